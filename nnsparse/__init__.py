@@ -1,0 +1,38 @@
+"""nnsparse trains neural networks whose weights are sparse in storage and in arithmetic, on a CPU, without torch.
+
+>>> import nnsparse as ns
+>>> from nnsparse import nn, optim
+>>> model = nn.mlp([784, 300, 100, 10], sparsity=0.95, rng=0)
+>>> optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+"""
+
+from nnsparse import data, datasets, kernels, nn, optim, schedule, train
+from nnsparse.autograd import Tensor, grad, no_grad, tensor
+from nnsparse.gradcheck import check_gradients
+from nnsparse.jit import get_num_threads, set_num_threads
+from nnsparse.memory import memory_report
+from nnsparse.parameter import Parameter, SparseParameter
+from nnsparse.topology import Topology
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Parameter",
+    "SparseParameter",
+    "Tensor",
+    "Topology",
+    "check_gradients",
+    "data",
+    "datasets",
+    "get_num_threads",
+    "grad",
+    "kernels",
+    "memory_report",
+    "nn",
+    "no_grad",
+    "optim",
+    "schedule",
+    "set_num_threads",
+    "tensor",
+    "train",
+]

@@ -1,0 +1,233 @@
+"""The one place with Numba options, threads and the compilation cache.
+
+Kernels are plain functions decorated with `serial`, `parallel` or `inline`. Compiled code is cached per user and
+salted with the content of every file that a kernel can inline, because Numba itself looks only at the file of the
+cached function (numba#1833). Nothing is compiled before the first call. Next: `simd`, then `kernels/`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import pickle
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core import caching, event
+
+_log = logging.getLogger("nnsparse")
+
+# "contract" lets a multiply and an add become one FMA where the CPU has it. Never `nnan`/`ninf`: a NaN must stay a NaN.
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+
+
+# ---------------------------------------------------------------- cache
+
+
+def user_cache() -> Path:
+    """Return the platform's cache directory of this user (not created).
+
+    `$XDG_CACHE_HOME`, `~/Library/Caches` or `%LOCALAPPDATA%`, followed by `nnsparse`.
+    """
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = str(Path.home() / "Library" / "Caches")
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "nnsparse"
+
+
+def _writable(path: Path) -> bool:
+    """Whether `path` can be written, or created where its nearest existing ancestor is."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path.is_dir() and os.access(path, os.W_OK | os.X_OK)
+
+
+@lru_cache(maxsize=1)
+def cache_directory() -> Path:
+    """Return the directory for compiled kernels; it is created when the first one is saved.
+
+    `$NUMBA_CACHE_DIR` if set, else `user_cache()/kernels`; a temporary directory of this process where that cannot be
+    written (read-only home). The last path component is a digest of the sources, so that stale code is never loaded.
+    """
+    here = Path(__file__).parent
+    digest = hashlib.sha256(numba.__version__.encode())
+    sources = [*here.glob("simd*.py"), here / "jit.py", *(here / "kernels").glob("*.py")]
+    for source in sorted(sources):
+        digest.update(source.read_bytes())
+    home = os.environ.get("NUMBA_CACHE_DIR")
+    base = Path(home) if home else user_cache() / "kernels"
+    if not _writable(base):
+        base = Path(tempfile.mkdtemp(prefix="nnsparse-kernels-"))
+    return base / f"nnsparse-{digest.hexdigest()[:16]}"
+
+
+class _Locator(caching._CacheLocator):  # type: ignore[misc]
+    """Tells Numba to keep every kernel in `cache_directory()`."""
+
+    def __init__(self, py_func: Callable[..., Any]) -> None:
+        self._disambiguator = str(py_func.__code__.co_firstlineno)
+
+    def get_cache_path(self) -> str:
+        return str(cache_directory())
+
+    def get_source_stamp(self) -> str:
+        return cache_directory().name
+
+    def get_disambiguator(self) -> str:
+        return self._disambiguator
+
+    @classmethod
+    def from_function(cls, py_func: Callable[..., Any], py_file: str) -> _Locator:
+        return cls(py_func)
+
+
+class _Implementation(caching.CompileResultCacheImpl):  # type: ignore[misc]
+    _locator_classes = (_Locator,)
+
+
+class _Cache(caching.FunctionCache):  # type: ignore[misc]
+    """A cache that can be missing, unreadable or full: then kernels are compiled anew, and that is all."""
+
+    _impl_class = _Implementation
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except (OSError, EOFError, pickle.UnpicklingError) as error:
+            _log.info("nnsparse: cannot read compiled kernels in %s: %s", cache_directory(), error)
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            cache_directory().mkdir(parents=True, exist_ok=True)
+            super().save_overload(sig, data)
+        except OSError as error:
+            _log.info("nnsparse: cannot save compiled kernels in %s: %s", cache_directory(), error)
+
+
+class _Announcer(event.Listener):  # type: ignore[misc]
+    """Says once per process that a kernel has to be compiled, so that nobody wonders about the wait."""
+
+    def __init__(self) -> None:
+        self.told = False
+
+    def on_start(self, event: Any) -> None:
+        function = getattr(event.data.get("dispatcher"), "py_func", None)
+        if not self.told and getattr(function, "__module__", "").startswith("nnsparse."):
+            self.told = True
+            _log.warning(
+                "nnsparse: compiling kernels for this CPU; this happens once, later runs load them from %s",
+                cache_directory(),
+            )
+
+    def on_end(self, event: Any) -> None:
+        """Nothing to do: only the start is announced."""
+
+
+event.register("numba:compile", _Announcer())
+
+
+# ---------------------------------------------------------------- decorators
+
+
+def inline(function: Callable[..., Any]) -> Any:
+    """Compile a small function that kernels call inside their loops; LLVM is made to inline it."""
+    return numba.njit(forceinline=True, **_OPTIONS)(function)
+
+
+def serial(function: Callable[..., Any]) -> Any:
+    """Compile a single-threaded kernel, cached on disk, lazily at the first call."""
+    dispatcher = numba.njit(**_OPTIONS)(function)
+    dispatcher._cache = _Cache(function)
+    return dispatcher
+
+
+class _ParallelKernel:
+    """A compiled `prange` kernel; serialises calls where the threading layer cannot take concurrent ones.
+
+    Parallel kernels are leaves: they are called from Python only, never from other compiled code
+    (numba#4807, numba#8578).
+    """
+
+    __slots__ = ("__name__", "dispatcher")
+
+    def __init__(self, dispatcher: Any) -> None:
+        self.dispatcher = dispatcher
+        self.__name__ = dispatcher.py_func.__name__
+
+    def __call__(self, *args: Any) -> Any:
+        guard = _guard if _layer_known else _find_guard()
+        if guard is None:
+            return self.dispatcher(*args)
+        with guard:
+            return self.dispatcher(*args)
+
+
+def parallel(function: Callable[..., Any]) -> _ParallelKernel:
+    """Compile a `prange` kernel, cached on disk, lazily at the first call."""
+    dispatcher = numba.njit(parallel=True, **_OPTIONS)(function)
+    dispatcher._cache = _Cache(function)
+    return _ParallelKernel(dispatcher)
+
+
+@lru_cache(maxsize=1)
+def vector_bits() -> int:
+    """Return the width in bits of the SIMD registers that compiled code uses on this CPU: 512, 256 or 128."""
+    from numba.core.registry import cpu_target
+
+    features = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+    return 512 if "+avx512f" in features else 256 if "+avx2" in features else 128
+
+
+# ---------------------------------------------------------------- threads
+
+_layer_known = False
+_guard: threading.Lock | None = None
+_finding = threading.Lock()
+
+
+def _find_guard() -> threading.Lock | None:
+    """Start Numba's threads and return a lock if their layer aborts on concurrent calls (numba#8563)."""
+    global _layer_known, _guard
+    with _finding:
+        if not _layer_known:
+            from numba.np.ufunc import parallel as layer
+
+            layer._launch_threads()
+            _guard = threading.Lock() if numba.threading_layer() == "workqueue" else None
+            _layer_known = True
+    return _guard
+
+
+def set_num_threads(n: int) -> None:
+    """Use `n` threads for the kernels called from this Python thread.
+
+    Parameters
+    ----------
+    n : int
+        From 1 to the number of cores (`NUMBA_NUM_THREADS` if that is set).
+
+    Raises
+    ------
+    ValueError
+        If `n` is not an integer in that range.
+    """
+    limit = numba.config.NUMBA_NUM_THREADS
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= limit:
+        raise ValueError(f"set_num_threads expects an integer from 1 to {limit} (cores); got {n!r}")
+    numba.set_num_threads(n)
+
+
+def get_num_threads() -> int:
+    """Return how many threads the kernels called from this Python thread use."""
+    return int(numba.get_num_threads())

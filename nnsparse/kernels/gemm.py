@@ -1,0 +1,242 @@
+"""Dense weights on the same tiles: the three products of a dense layer without BLAS.
+
+OpenBLAS' workers keep spinning on the cores that Numba's threads want (DESIGN §1.8), so inside a model every product
+runs on one thread pool. All three products are one register block: four rows of A times a panel of B, with strides.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import prange
+
+from nnsparse import jit
+from nnsparse.simd import broadcast, load, madd, mul, relu, splat, store, zero
+from nnsparse.simd_block import load_rows, store_rows, transpose
+
+DEPTH = 128  # k per panel: 128 x 64 lanes of float32 fill the 32 KB of L1 (benchmarks/kernels.py)
+ROWS = 64  # rows of a packed block of A, columns of a packed block of B
+
+
+def width(lanes: int, itemsize: int) -> int:
+    """Return the lanes of a register block, so that 4 rows fit the registers of this CPU.
+
+    16 of 32 registers with AVX-512, 8 of 16 with AVX2 or SSE.
+    """
+    bits = jit.vector_bits()
+    return min(lanes, (4 if bits == 512 else 2) * bits // (8 * itemsize))
+
+
+@jit.inline
+def block4(a, i, row, step, b, j, pitch, depth, c0, c1, c2, c3):
+    """Return c + A·B for four rows: A(r, k) = a[i + r·row + k·step], B(k, :) = b[j + k·pitch : ...]."""
+    for _ in range(depth):
+        x = load(b, j, c0)
+        c0 = madd(broadcast(a, i, c0), x, c0)
+        c1 = madd(broadcast(a, i + row, c0), x, c1)
+        c2 = madd(broadcast(a, i + 2 * row, c0), x, c2)
+        c3 = madd(broadcast(a, i + 3 * row, c0), x, c3)
+        i += step
+        j += pitch
+    return c0, c1, c2, c3
+
+
+@jit.inline
+def block1(a, i, step, b, j, pitch, depth, c):
+    """Return c + A·B for one row (see `block4`)."""
+    for k in range(depth):
+        c = madd(broadcast(a, i + k * step, c), load(b, j + k * pitch, c), c)
+    return c
+
+
+@cache
+def gemm(lanes: int, width: int) -> Any:
+    """Return the kernel out = W·x (+ bias, ReLU); W is (n_out, n_in), row-major, given flat."""
+
+    @jit.parallel
+    def gemm_kernel(w, n_splits, bias, valid, rectify, x, out):
+        n_tiles, n_in, _ = x.shape
+        n_out = out.shape[1]
+        n_depth = max(1, (n_in + DEPTH - 1) // DEPTH)
+        per_split = ((n_out + n_splits - 1) // n_splits + 3) // 4 * 4
+        for task in prange(n_tiles * n_splits):
+            tile = task // n_splits
+            first = (task % n_splits) * per_split
+            last = min(n_out, first + per_split)
+            row = lanes if tile == n_tiles - 1 else 0
+            for q in range(n_depth):
+                depth = min(DEPTH, n_in - q * DEPTH)
+                final = rectify and q == n_depth - 1
+                for lane in range(0, lanes, width):
+                    j = (tile * n_in + q * DEPTH) * lanes + lane
+                    mask = load(valid, row + lane, width)
+                    o = first
+                    while o + 4 <= last:
+                        t = (tile * n_out + o) * lanes + lane
+                        if q == 0:
+                            c0 = mul(splat(bias[o], width), mask)
+                            c1 = mul(splat(bias[o + 1], width), mask)
+                            c2 = mul(splat(bias[o + 2], width), mask)
+                            c3 = mul(splat(bias[o + 3], width), mask)
+                        else:
+                            c0 = load(out, t, width)
+                            c1 = load(out, t + lanes, width)
+                            c2 = load(out, t + 2 * lanes, width)
+                            c3 = load(out, t + 3 * lanes, width)
+                        i = o * n_in + q * DEPTH
+                        c0, c1, c2, c3 = block4(w, i, n_in, 1, x, j, lanes, depth, c0, c1, c2, c3)
+                        if final:
+                            c0, c1, c2, c3 = relu(c0), relu(c1), relu(c2), relu(c3)
+                        store(out, t, c0)
+                        store(out, t + lanes, c1)
+                        store(out, t + 2 * lanes, c2)
+                        store(out, t + 3 * lanes, c3)
+                        o += 4
+                    while o < last:
+                        t = (tile * n_out + o) * lanes + lane
+                        c = mul(splat(bias[o], width), mask) if q == 0 else load(out, t, width)
+                        c = block1(w, o * n_in + q * DEPTH, 1, x, j, lanes, depth, c)
+                        store(out, t, relu(c) if final else c)
+                        o += 1
+
+    return gemm_kernel
+
+
+@cache
+def gemm_t(lanes: int, width: int) -> Any:
+    """Return the kernel out = Wᵀ·d, the input gradient; W is (n_out, n_in), row-major, given flat.
+
+    Blocks of Wᵀ are packed: its columns lie n_in apart, a power of two that would map them onto a few cache sets.
+    """
+
+    @jit.parallel
+    def gemm_t_kernel(w, d, out):
+        n_tiles, n_out, _ = d.shape
+        n_in = out.shape[1]
+        n_depth = max(1, (n_out + DEPTH - 1) // DEPTH)
+        for task in prange((n_in + ROWS - 1) // ROWS):
+            first = task * ROWS
+            rows = min(ROWS, n_in - first)
+            groups = (rows + 3) // 4
+            pack = np.empty(ROWS * DEPTH, w.dtype)
+            for q in range(n_depth):
+                depth = min(DEPTH, n_out - q * DEPTH)
+                for k in range(depth):
+                    i = (q * DEPTH + k) * n_in + first
+                    for g in range(rows // 4):
+                        store(pack, (g * DEPTH + k) * 4, load(w, i + 4 * g, 4))
+                    for r in range(rows // 4 * 4, groups * 4):
+                        pack[(r // 4 * DEPTH + k) * 4 + r % 4] = w[i + r] if r < rows else 0
+                for tile in range(n_tiles):
+                    for lane in range(0, lanes, width):
+                        j = (tile * n_out + q * DEPTH) * lanes + lane
+                        for g in range(groups):
+                            t = (tile * n_in + first + 4 * g) * lanes + lane
+                            n = min(4, rows - 4 * g)
+                            none = zero(w, width)
+                            c0, c1, c2, c3 = none, none, none, none
+                            if q > 0:
+                                c0 = load(out, t, width)
+                                c1 = load(out, t + lanes, width) if n > 1 else none
+                                c2 = load(out, t + 2 * lanes, width) if n > 2 else none
+                                c3 = load(out, t + 3 * lanes, width) if n > 3 else none
+                            c0, c1, c2, c3 = block4(
+                                pack, g * DEPTH * 4, 1, 4, d, j, lanes, depth, c0, c1, c2, c3
+                            )
+                            store(out, t, c0)
+                            if n > 1:
+                                store(out, t + lanes, c1)
+                            if n > 2:
+                                store(out, t + 2 * lanes, c2)
+                            if n > 3:
+                                store(out, t + 3 * lanes, c3)
+
+    return gemm_t_kernel
+
+
+@cache
+def gemm_w(lanes: int, width: int) -> Any:
+    """Return the kernel out = d·xᵀ, the weight gradient (n_out, n_in), row-major, flat.
+
+    A block of xᵀ is packed with samples as rows; then it is the same register block again.
+    """
+
+    @jit.parallel
+    def gemm_w_kernel(n_splits, d, x, out):
+        n_tiles, n_out, _ = d.shape
+        n_in = x.shape[1]
+        n_blocks = (n_in + ROWS - 1) // ROWS
+        per_split = ((n_out + n_splits - 1) // n_splits + 3) // 4 * 4
+        for task in prange(n_blocks * n_splits):
+            start = (task // n_splits) * ROWS
+            columns = min(ROWS, n_in - start)
+            first = (task % n_splits) * per_split
+            last = min(n_out, first + per_split)
+            pack = np.zeros(lanes * ROWS, d.dtype)
+            edge = np.empty(4 * ROWS, d.dtype)
+            for tile in range(n_tiles):
+                for i in range(0, columns, 16):
+                    for lane in range(0, lanes, 16):
+                        if i + 16 <= columns:
+                            rows = load_rows(x, (tile * n_in + start + i) * lanes + lane, lanes)
+                            store_rows(pack, lane * ROWS + i, ROWS, transpose(rows))
+                        else:
+                            for r in range(16):
+                                for c in range(16):
+                                    inside = i + r < columns
+                                    value = x[tile, start + i + r, lane + c] if inside else 0
+                                    pack[(lane + c) * ROWS + i + r] = value
+                for o in range(first, last, 4):
+                    n = min(4, last - o)
+                    a = (tile * n_out + o) * lanes
+                    for column in range(0, columns, width):
+                        whole = n == 4 and column + width <= columns
+                        if not whole:
+                            for r in range(4):
+                                for i in range(width):
+                                    inside = r < n and column + i < columns and tile > 0
+                                    edge[r * width + i] = (
+                                        out[(o + r) * n_in + start + column + i] if inside else 0
+                                    )
+                        none = zero(d, width)
+                        t = o * n_in + start + column
+                        if not whole:
+                            c0 = load(edge, 0, width)
+                            c1 = load(edge, width, width)
+                            c2 = load(edge, 2 * width, width)
+                            c3 = load(edge, 3 * width, width)
+                        elif tile > 0:
+                            c0 = load(out, t, width)
+                            c1 = load(out, t + n_in, width)
+                            c2 = load(out, t + 2 * n_in, width)
+                            c3 = load(out, t + 3 * n_in, width)
+                        else:
+                            c0, c1, c2, c3 = none, none, none, none
+                        row = lanes if n == 4 else 0
+                        if n == 4:
+                            c0, c1, c2, c3 = block4(
+                                d, a, row, 1, pack, column, ROWS, lanes, c0, c1, c2, c3
+                            )
+                        else:
+                            c0 = block1(d, a, 1, pack, column, ROWS, lanes, c0)
+                            if n > 1:
+                                c1 = block1(d, a + lanes, 1, pack, column, ROWS, lanes, c1)
+                            if n > 2:
+                                c2 = block1(d, a + 2 * lanes, 1, pack, column, ROWS, lanes, c2)
+                        if whole:
+                            store(out, t, c0)
+                            store(out, t + n_in, c1)
+                            store(out, t + 2 * n_in, c2)
+                            store(out, t + 3 * n_in, c3)
+                        else:
+                            store(edge, 0, c0)
+                            store(edge, width, c1)
+                            store(edge, 2 * width, c2)
+                            store(edge, 3 * width, c3)
+                            for r in range(n):
+                                for i in range(min(width, columns - column)):
+                                    out[(o + r) * n_in + start + column + i] = edge[r * width + i]
+
+    return gemm_w_kernel

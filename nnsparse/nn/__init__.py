@@ -1,0 +1,31 @@
+"""Layers, networks and loss functions, under the names that a PyTorch user would guess."""
+
+from nnsparse.nn import init
+from nnsparse.nn.activations import GELU, AllReLU, LeakyReLU, ReLU, Sigmoid, Tanh
+from nnsparse.nn.dropout import Dropout
+from nnsparse.nn.linear import Linear, NumpyLinear, SparseLinear
+from nnsparse.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
+from nnsparse.nn.module import Module
+from nnsparse.nn.normalization import BatchNorm1d
+from nnsparse.nn.sequential import Sequential, mlp
+
+__all__ = [
+    "GELU",
+    "AllReLU",
+    "BCEWithLogitsLoss",
+    "BatchNorm1d",
+    "CrossEntropyLoss",
+    "Dropout",
+    "LeakyReLU",
+    "Linear",
+    "MSELoss",
+    "Module",
+    "NumpyLinear",
+    "ReLU",
+    "Sequential",
+    "Sigmoid",
+    "SparseLinear",
+    "Tanh",
+    "init",
+    "mlp",
+]

@@ -1,0 +1,104 @@
+"""The names and arrays of a model's state, and their checked replacement (see `Module.state_dict`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nnsparse.parameter import SparseParameter
+from nnsparse.topology import Topology
+
+if TYPE_CHECKING:
+    from nnsparse.nn.module import Module
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One named array of a state: how to read it, and whether its shape may change on loading."""
+
+    get: Callable[[], Array]
+    fixed_shape: bool = True
+
+
+def entries_of(model: Module) -> dict[str, Entry]:
+    """Return name → entry for every parameter and buffer of a model."""
+    entries: dict[str, Entry] = {}
+    for name, p in model.named_parameters():
+        if isinstance(p, SparseParameter):
+            entries[name] = Entry(p.canonical, fixed_shape=False)
+            entries[f"{name}.indptr"] = Entry(lambda p=p: p.topology.indptr)  # type: ignore[misc]
+            entries[f"{name}.indices"] = Entry(
+                lambda p=p: p.topology.indices,  # type: ignore[misc]
+                fixed_shape=False,
+            )
+        else:
+            entries[name] = Entry(lambda p=p: p.data)  # type: ignore[misc]
+    for prefix, module in model.named_modules():
+        for buffer in module._buffers:
+            name = f"{prefix}.{buffer}" if prefix else buffer
+            entries[name] = Entry(lambda m=module, b=buffer: getattr(m, b))  # type: ignore[misc]
+    return entries
+
+
+def check_state(model: Module, state: Mapping[str, ArrayLike]) -> list[Callable[[], None]]:
+    """Return the changes that loading `state` makes, after checking all of it."""
+    entries = entries_of(model)
+    missing, unknown = sorted(entries.keys() - state.keys()), sorted(state.keys() - entries.keys())
+    if missing or unknown:
+        raise KeyError(
+            f"load_state_dict: missing {missing or 'nothing'}, unknown {unknown or 'nothing'}"
+        )
+    arrays = {name: np.asarray(value) for name, value in state.items()}
+    for name, entry in entries.items():
+        expected = entry.get()
+        got = arrays[name]
+        if got.dtype.kind not in "fiub":
+            raise ValueError(f"load_state_dict: {name} has dtype {got.dtype}; expected numbers")
+        if entry.fixed_shape and got.shape != expected.shape:
+            raise ValueError(
+                f"load_state_dict: {name} expects shape {expected.shape}; got {got.shape}"
+            )
+    changes: list[Callable[[], None]] = []
+    for name, p in model.named_parameters():
+        if isinstance(p, SparseParameter):
+            changes.append(_replace_sparse(name, p, arrays))
+        else:
+            changes.append(_replace_dense(name, p.data, arrays[name]))
+    for prefix, module in model.named_modules():
+        for buffer in module._buffers:
+            name = f"{prefix}.{buffer}" if prefix else buffer
+            changes.append(_replace_dense(name, getattr(module, buffer), arrays[name]))
+    return changes
+
+
+def _replace_dense(name: str, target: Array, array: Array) -> Callable[[], None]:
+    if not np.can_cast(array.dtype, target.dtype, "same_kind"):
+        raise ValueError(f"load_state_dict: {name} expects dtype {target.dtype}; got {array.dtype}")
+    return lambda: np.copyto(target, array)
+
+
+def _replace_sparse(
+    name: str, p: SparseParameter, arrays: Mapping[str, Array]
+) -> Callable[[], None]:
+    values = arrays[name]
+    try:
+        topology = Topology(p.topology.shape, arrays[f"{name}.indptr"], arrays[f"{name}.indices"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"load_state_dict: topology of {name}: {error}") from error
+    if values.shape != (topology.nnz,):
+        raise ValueError(
+            f"load_state_dict: {name} expects ({topology.nnz},) values; got {values.shape}"
+        )
+
+    def change() -> None:
+        if topology != p.topology:
+            p.move_to(topology)
+        p.set_canonical(values)
+
+    return change

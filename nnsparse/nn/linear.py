@@ -1,0 +1,319 @@
+"""Affine layers y = W·x + b: `SparseLinear`, `Linear` on the tile product, and `NumpyLinear`, the plain baseline.
+
+They differ only in the *structure* that multiplies (`ops.products`). Weights have shape (out_features, in_features).
+Over 300 lines because a sparse layer converts to and from everything that holds weights.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar, final
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+from scipy import sparse
+
+from nnsparse.autograd import Tensor
+from nnsparse.nn import init
+from nnsparse.nn.module import Module
+from nnsparse.ops.products import Blas, Dense, Sparse, Structure, spmm
+from nnsparse.parameter import Parameter, SparseParameter
+from nnsparse.topology import Topology
+
+Array = NDArray[Any]
+Seed = np.random.Generator | int | None
+
+
+def _check_features(name: str, in_features: int, out_features: int) -> None:
+    for what, n in (("in_features", in_features), ("out_features", out_features)):
+        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+            raise ValueError(f"{name} expects {what} to be an integer >= 1; got {n!r}")
+
+
+def _check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    found = np.dtype(dtype)
+    if found not in (np.float32, np.float64):
+        raise TypeError(f"weights are float32 or float64; got {found}")
+    return found
+
+
+class Affine(Module):
+    """What the affine layers share: y = W·x + b, then ReLU where `Sequential` fuses it."""
+
+    in_features: int
+    out_features: int
+    weight: Parameter
+    bias: Parameter | None
+
+    @property
+    @abstractmethod
+    def structure(self) -> Structure:
+        """Where the weights are and what multiplies with them."""
+
+    def forward(self, x: Tensor, rectify: bool = False) -> Tensor:
+        """Return W·x + b, (batch, in_features) to (batch, out_features); with `rectify`, its ReLU in the same pass."""
+        if x.data.shape[1] != self.in_features:
+            hint = ""
+            if x.batch == self.in_features:
+                hint = " Features first? Pass x.T."
+            raise ValueError(
+                f"{self._name()} expects x of shape (batch, {self.in_features}); "
+                f"got {x.shape}.{hint}"
+            )
+        if x.data.dtype != self.weight.data.dtype:
+            raise TypeError(
+                f"{self._name()} has {self.weight.dtype} weights; got a {x.dtype} activation. "
+                "Give all layers the same dtype."
+            )
+        return spmm(self.weight, x, self.structure, self.bias, rectify)
+
+    def _name(self) -> str:
+        return f"{type(self).__name__}({self.in_features} -> {self.out_features})"
+
+    def __repr__(self) -> str:
+        return f"{self._name()[:-1]}{'' if self.bias is not None else ', no bias'})"
+
+
+class _DenseAffine(Affine):
+    """A dense weight (out_features, in_features) and what its subclasses multiply it with."""
+
+    _kind: ClassVar[type[Dense] | type[Blas]]
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        dtype: DTypeLike = np.float32,
+        rng: Seed = None,
+    ) -> None:
+        _check_features(type(self).__name__, in_features, out_features)
+        super().__init__()
+        self.in_features, self.out_features = int(in_features), int(out_features)
+        kind = _check_dtype(dtype)
+        shape = (self.out_features, self.in_features)
+        self.weight = Parameter(init.kaiming_uniform(shape, init.generator(rng), kind))
+        self.bias = Parameter(np.zeros(self.out_features, kind)) if bias else None
+        self._structure = self._kind(self.out_features, self.in_features)
+
+    @property
+    def structure(self) -> Structure:
+        return self._structure
+
+
+@final
+class Linear(_DenseAffine):
+    """Dense layer on our own tile product: the same layout and threads as the sparse layers.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        At least 1.
+    bias : bool
+        Whether to add a trainable bias (out_features,), zero at first.
+    dtype : float32 or float64
+    rng : numpy.random.Generator, int or None
+        For the initial weights (`init.kaiming_uniform`).
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a size is below 1 or not an integer, or the dtype is another.
+    """
+
+    _tiled = True
+    _kind = Dense
+
+
+@final
+class NumpyLinear(_DenseAffine):
+    """The same dense layer in plain NumPy: the baseline of every comparison.
+
+    A model made only of these takes the whole batch as one tile, so that each product is one BLAS call. Parameters as
+    for `Linear`.
+    """
+
+    _tiled = False
+    _kind = Blas
+
+
+@final
+class SparseLinear(Affine):
+    """Layer whose weights are sparse in storage and in arithmetic.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        At least 1.
+    bias : bool
+        Whether to add a trainable dense bias (out_features,), zero at first.
+    sparsity, density : float in [0, 1]
+        Fraction of zeros, or of nonzeros, of a random topology with exactly round(density · size) nonzeros.
+    topology : Topology
+        Where the weights are, shape (out_features, in_features). Give exactly one of the three.
+    dtype : float32 or float64
+    rng : numpy.random.Generator, int or None
+        For the topology and the initial weights (`init.sparse_kaiming_uniform`).
+
+    Raises
+    ------
+    TypeError
+        If not exactly one of sparsity, density and topology is given.
+    ValueError
+        If a size, a fraction or the topology's shape is wrong.
+
+    Examples
+    --------
+    >>> layer = SparseLinear(784, 300, sparsity=0.95, rng=0)
+    >>> layer
+    SparseLinear(784 -> 300, nnz=11760, sparsity=0.95)
+    >>> layer(np.zeros((2, 784))).shape
+    (2, 300)
+    """
+
+    _tiled = True
+    weight: SparseParameter
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        sparsity: float | None = None,
+        density: float | None = None,
+        topology: Topology | None = None,
+        dtype: DTypeLike = np.float32,
+        rng: Seed = None,
+    ) -> None:
+        _check_features("SparseLinear", in_features, out_features)
+        given = [
+            n for n, v in zip(_HOW, (sparsity, density, topology), strict=True) if v is not None
+        ]
+        if len(given) != 1:
+            raise TypeError(
+                "SparseLinear expects exactly one of sparsity, density and topology; "
+                f"got {' and '.join(given) or 'none'}"
+            )
+        super().__init__()
+        self.in_features, self.out_features = int(in_features), int(out_features)
+        kind = _check_dtype(dtype)
+        shape = (self.out_features, self.in_features)
+        random = init.generator(rng)
+        if topology is None:
+            topology = Topology.random(shape, sparsity=sparsity, density=density, rng=random)
+        elif not isinstance(topology, Topology):
+            raise TypeError(
+                f"SparseLinear expects a Topology; got {type(topology).__name__}. "
+                "Topology.from_scipy and Topology.from_dense make one."
+            )
+        elif topology.shape != shape:
+            raise ValueError(
+                f"{self._name()} expects a topology of shape (out, in) = {shape}; "
+                f"got {topology.shape}"
+            )
+        values = init.sparse_kaiming_uniform(topology, random, kind)
+        self.weight = SparseParameter(topology, values)
+        self.bias = Parameter(np.zeros(self.out_features, kind)) if bias else None
+        self._structure: Sparse | None = None
+
+    @property
+    def structure(self) -> Sparse:
+        """The kernels' view of the weight's present topology; its plan is built at first use."""
+        structure = self._structure
+        if structure is None or structure.topology is not self.weight.topology:
+            structure = self._structure = Sparse(self.weight.topology)
+        return structure
+
+    @property
+    def nnz(self) -> int:
+        """Number of stored weights."""
+        return self.weight.topology.nnz
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of weights that are not stored."""
+        return self.weight.topology.sparsity
+
+    @classmethod
+    def from_dense(
+        cls, linear: Linear | NumpyLinear, mask: ArrayLike | None = None
+    ) -> SparseLinear:
+        """Return the sparse layer with the weights of a dense one where `mask` is nonzero.
+
+        Parameters
+        ----------
+        linear : Linear or NumpyLinear
+            Its weights and bias are copied.
+        mask : (out_features, in_features) array, optional
+            Which weights to keep; by default those that are not zero.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `linear` is no dense layer, or the mask has another shape.
+        """
+        if not isinstance(linear, _DenseAffine):
+            raise TypeError(f"from_dense expects Linear or NumpyLinear; got {linear!r}")
+        weight = linear.weight.data
+        keep = weight != 0 if mask is None else np.asarray(mask) != 0
+        if keep.shape != weight.shape:
+            raise ValueError(
+                f"from_dense expects a mask of shape {weight.shape}, (out_features, in_features); "
+                f"got {keep.shape}"
+            )
+        topology = Topology.from_dense(keep)
+        return cls._of(topology, weight[keep], linear.bias and linear.bias.data, weight.dtype)
+
+    @classmethod
+    def from_scipy(
+        cls, matrix: sparse.csr_matrix[Any] | sparse.csr_array[Any], bias: ArrayLike | None = None
+    ) -> SparseLinear:
+        """Return the layer with the weights of a SciPy sparse matrix (out_features, in_features).
+
+        Stored zeros stay trainable weights; duplicates are added up. float64 stays, all else becomes float32.
+        `bias` is (out_features,); None gives a layer without one.
+        """
+        if not sparse.issparse(matrix):
+            raise TypeError(
+                f"from_scipy expects a SciPy sparse matrix; got {type(matrix).__name__}"
+            )
+        dtype = np.float64 if matrix.dtype == np.float64 else np.float32
+        csr = sparse.csr_matrix(matrix, dtype=dtype, copy=True)
+        csr.sum_duplicates()
+        return cls._of(Topology.from_scipy(csr), csr.data, bias, dtype)
+
+    @classmethod
+    def _of(
+        cls, topology: Topology, values: Array, bias: ArrayLike | None, dtype: DTypeLike
+    ) -> SparseLinear:
+        n_out, n_in = topology.shape
+        layer = cls(n_in, n_out, bias is not None, topology=topology, dtype=dtype, rng=0)
+        layer.weight.set_canonical(values)
+        if bias is not None and layer.bias is not None:
+            array = np.asarray(bias, dtype=dtype)
+            if array.shape != (n_out,):
+                raise ValueError(f"expected a bias of shape ({n_out},); got {array.shape}")
+            layer.bias.data[:] = array
+        return layer
+
+    def to_dense(self) -> Linear:
+        """Return a dense layer with the same function (a copy)."""
+        layer = Linear(
+            self.in_features, self.out_features, self.bias is not None, dtype=self.dtype, rng=0
+        )
+        layer.weight.data[...] = self.weight.to_dense()
+        if self.bias is not None and layer.bias is not None:
+            layer.bias.data[...] = self.bias.data
+        return layer
+
+    def to_scipy(self) -> sparse.csr_matrix[Any]:
+        """Return the weights as a SciPy CSR matrix (out_features, in_features), a copy."""
+        return self.weight.to_scipy()
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()[:-1]}, nnz={self.nnz}, sparsity={self.sparsity:.4g})"
+
+
+_HOW = ("sparsity", "density", "topology")

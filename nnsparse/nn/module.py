@@ -1,0 +1,217 @@
+"""`Module`: parameters, modes, state, and the border where user arrays become tiles."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nnsparse import tiles
+from nnsparse.autograd import Tensor, no_grad
+from nnsparse.nn._state import check_state, entries_of
+from nnsparse.ops.layout import from_tiles, tile, to_tiles
+from nnsparse.parameter import Parameter
+from nnsparse.rows import Rows
+
+Array = NDArray[Any]
+
+
+class _Inference(threading.local):
+    active = False
+
+
+_inference = _Inference()
+
+
+@contextmanager
+def _inferring() -> Iterator[None]:
+    """Make every module act as in evaluation mode, in this Python thread only."""
+    before = _inference.active
+    _inference.active = True
+    try:
+        with no_grad():
+            yield
+    finally:
+        _inference.active = before
+
+
+class Module(ABC):
+    """A layer or a network: attributes that are parameters, modules or named buffers, and a `forward`.
+
+    A subclass calls `super().__init__()`, sets `Parameter` and `Module` attributes, lists arrays that belong to its
+    state in `_buffers`, and defines `forward`, which sees tiled activations only.
+    """
+
+    _buffers: ClassVar[tuple[str, ...]] = ()
+    # Whether the layer multiplies on tiles (True), with BLAS on the whole batch (False), or does not care (None).
+    _tiled: ClassVar[bool | None] = None
+
+    def __init__(self) -> None:
+        self._training = True
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the output for a tiled activation of logical shape (batch, n_in)."""
+
+    def __call__(self, x: ArrayLike | Rows | Tensor) -> Tensor:
+        """Return the output for a mini-batch.
+
+        Parameters
+        ----------
+        x : (batch, n_in) array, `Rows` or Tensor
+            Converted once to the model's dtype (integers and float64 too) and laid out in tiles.
+
+        Raises
+        ------
+        ValueError
+            If x is empty, not 2-D, or has the wrong number of features.
+        """
+        return self.forward(x if isinstance(x, Tensor) and x.batch is not None else self._enter(x))
+
+    def _enter(self, x: ArrayLike | Rows | Tensor) -> Tensor:
+        rows = x if isinstance(x, Rows) else Rows(x.data if isinstance(x, Tensor) else x)
+        batch = len(rows)
+        if batch == 0:
+            raise ValueError(
+                f"{self!r}: expected at least one sample; got an empty batch of shape {rows.shape}"
+            )
+        lanes = batch if self._whole_batch() else tiles.pick_lanes(batch)
+        if isinstance(x, Tensor) and x.requires_grad:
+            return tile(x, lanes)
+        return Tensor(to_tiles(rows, lanes, self.dtype), batch=batch)
+
+    def _whole_batch(self) -> bool:
+        """Whether all products are BLAS calls, so that the batch should be one tile."""
+        blas = False
+        for module in self.modules():
+            if module._tiled:
+                return False
+            blas = blas or module._tiled is False
+        return blas
+
+    # ------------------------------------------------------------ structure
+
+    def children(self) -> Iterator[tuple[str, Module]]:
+        """Yield (name, module) for the direct parts."""
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """Yield (dotted name, module) for this module and all parts, in order."""
+        yield prefix, self
+        for name, child in self.children():
+            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def modules(self) -> Iterator[Module]:
+        """Yield this module and all parts, in order."""
+        yield self
+        for _, child in self.children():
+            yield from child.modules()
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Yield (dotted name, parameter), each parameter once."""
+        seen: set[int] = set()
+        for prefix, module in self.named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, Parameter) and id(value) not in seen:
+                    seen.add(id(value))
+                    yield (f"{prefix}.{name}" if prefix else name), value
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Yield every parameter once."""
+        for _, parameter in self.named_parameters():
+            yield parameter
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of the first parameter; float32 for a module without any."""
+        for parameter in self.parameters():
+            return parameter.dtype
+        return np.dtype(np.float32)
+
+    # ------------------------------------------------------------ modes
+
+    @property
+    def training(self) -> bool:
+        """Whether the module is in training mode; never inside `predict`."""
+        return self._training and not _inference.active
+
+    def train(self, mode: bool = True) -> Module:
+        """Put this module and all parts into training (or evaluation) mode; return it."""
+        for module in self.modules():
+            module._training = mode
+        return self
+
+    def eval(self) -> Module:
+        """Put this module and all parts into evaluation mode; return it."""
+        return self.train(False)
+
+    def zero_grad(self) -> None:
+        """Forget every parameter's gradient."""
+        for parameter in self.parameters():
+            parameter.zero_grad()
+
+    # ------------------------------------------------------------ prediction
+
+    def predict(self, x: ArrayLike | Rows, batch_size: int = 1024) -> Array:
+        """Return the outputs for many samples, (n, n_out), as in evaluation mode and without recording.
+
+        Safe to call from several Python threads at once.
+
+        Parameters
+        ----------
+        x : (n, n_in) array or `Rows`
+        batch_size : int
+            Samples at a time; the result does not depend on it beyond rounding.
+
+        Raises
+        ------
+        ValueError
+            If x is empty or has the wrong shape, or batch_size is below 1.
+        """
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer):
+            raise TypeError(f"predict expects an integer batch_size; got {batch_size!r}")
+        if batch_size < 1:
+            raise ValueError(f"predict expects batch_size >= 1; got {batch_size}")
+        rows = x if isinstance(x, Rows) else Rows(x)
+        n = len(rows)
+        with _inferring():
+            first = self(Rows(rows.array, rows.index[:batch_size]))
+            out = np.empty((n, first.shape[1]), first.dtype)
+            from_tiles(first.data, len(first), out[: len(first)])
+            for start in range(len(first), n, batch_size):
+                y = self(Rows(rows.array, rows.index[start : start + batch_size]))
+                from_tiles(y.data, len(y), out[start : start + len(y)])
+        return out
+
+    # ------------------------------------------------------------ state
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return copies of all parameters and buffers by dotted name.
+
+        A sparse weight `w` gives `w` (values in canonical CSR order), `w.indptr` and `w.indices`.
+        """
+        return {name: np.array(entry.get()) for name, entry in entries_of(self).items()}
+
+    def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
+        """Take over the arrays of a `state_dict`, topologies included; checks everything before changing anything.
+
+        Raises
+        ------
+        KeyError
+            If a name is missing or unknown.
+        ValueError
+            If an array has the wrong shape, or a topology is invalid.
+        """
+        for change in check_state(self, state):
+            change()
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{name}={child!r}" for name, child in self.children())
+        return f"{type(self).__name__}({parts})"

@@ -1,0 +1,149 @@
+"""`Sequential`, and `mlp`, which builds one with the layer densities that the literature uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import final
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from nnsparse import allocation
+from nnsparse.autograd import Tensor
+from nnsparse.nn.activations import ReLU
+from nnsparse.nn.init import generator
+from nnsparse.nn.linear import Affine, Linear, Seed, SparseLinear
+from nnsparse.nn.module import Module
+from nnsparse.topology import Topology
+
+
+@final
+class Sequential(Module):
+    """Modules applied one after the other; an affine layer followed by ReLU runs as one kernel.
+
+    Parameters
+    ----------
+    *layers : Module
+        In order of application.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not a Module.
+    """
+
+    def __init__(self, *layers: Module) -> None:
+        super().__init__()
+        for i, layer in enumerate(layers):
+            if not isinstance(layer, Module):
+                raise TypeError(f"Sequential expects modules; argument {i} is {layer!r}")
+        self._layers = layers
+        # (layer, False), or (affine layer, True) where the ReLU behind it runs in the same kernel
+        self._steps: list[tuple[Module, bool]] = []
+        for before, layer in zip((None, *layers), layers, strict=False):
+            if isinstance(layer, ReLU) and isinstance(before, Affine):
+                self._steps[-1] = (before, True)
+            else:
+                self._steps.append((layer, False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the output of the last layer."""
+        for layer, rectify in self._steps:
+            x = layer.forward(x, rectify=True) if rectify else layer.forward(x)  # type: ignore[call-arg]
+        return x
+
+    def children(self) -> Iterator[tuple[str, Module]]:
+        """Yield ("0", first layer), ("1", second layer), ..."""
+        for i, layer in enumerate(self._layers):
+            yield str(i), layer
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __getitem__(self, i: int) -> Module:
+        return self._layers[i]
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self._layers)
+
+    def __repr__(self) -> str:
+        lines = "".join(f"\n  ({name}) {layer!r}" for name, layer in self.children())
+        return f"Sequential({lines}\n)" if lines else "Sequential()"
+
+
+def mlp(
+    sizes: Sequence[int],
+    *,
+    sparsity: float | Sequence[float | None] | None = None,
+    distribution: str = "erk",
+    dtype: DTypeLike = np.float32,
+    rng: Seed = None,
+) -> Sequential:
+    """Return a multilayer perceptron: affine layers with ReLU between them.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Features from input to output, at least two numbers.
+    sparsity : float, sequence, or None
+        Of all weights together, shared out by `distribution`; or one number per layer (None or 0: dense); or None for
+        a dense network. A layer whose share comes to density 1 is dense.
+    distribution : "erk" or "uniform"
+        Erdős-Rényi (wide layers sparser: Mocanu et al. 2018, Evci et al. 2020) or the same density everywhere.
+    dtype : float32 or float64
+    rng : numpy.random.Generator, int or None
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two sizes, or sparsity has the wrong length or range, or distribution is unknown.
+
+    Examples
+    --------
+    >>> mlp([784, 300, 100, 10], sparsity=0.9, rng=0)
+    Sequential(
+      (0) SparseLinear(784 -> 300, nnz=18714, sparsity=0.9204)
+      (1) ReLU()
+      (2) SparseLinear(300 -> 100, nnz=6906, sparsity=0.7698)
+      (3) ReLU()
+      (4) Linear(100 -> 10)
+    )
+    """
+    sizes = list(sizes)
+    if len(sizes) < 2:
+        raise ValueError(f"mlp expects at least two sizes, input and output; got {sizes}")
+    shapes = [(n_out, n_in) for n_in, n_out in pairwise(sizes)]
+    counts = _counts(shapes, sparsity, distribution)
+    random = generator(rng)
+    layers: list[Module] = []
+    for (n_out, n_in), nnz in zip(shapes, counts, strict=True):
+        if layers:
+            layers.append(ReLU())
+        if nnz == n_out * n_in:
+            layers.append(Linear(n_in, n_out, dtype=dtype, rng=random))
+        else:
+            topology = Topology.random((n_out, n_in), nnz=nnz, rng=random)
+            layers.append(SparseLinear(n_in, n_out, topology=topology, dtype=dtype, rng=random))
+    return Sequential(*layers)
+
+
+def _counts(
+    shapes: list[tuple[int, int]],
+    sparsity: float | Sequence[float | None] | None,
+    distribution: str,
+) -> list[int]:
+    """Return the nonzeros of each layer."""
+    if distribution not in ("erk", "uniform"):
+        raise ValueError(f"mlp expects distribution 'erk' or 'uniform'; got {distribution!r}")
+    if sparsity is None:
+        sparsity = 0.0
+    if isinstance(sparsity, Sequence):
+        if len(sparsity) != len(shapes):
+            raise ValueError(
+                f"mlp expects one sparsity per layer, {len(shapes)} of them; got {len(sparsity)}"
+            )
+        each = zip(shapes, sparsity, strict=True)
+        return [allocation.uniform([shape], s or 0.0)[0] for shape, s in each]
+    share = allocation.erdos_renyi if distribution == "erk" else allocation.uniform
+    return share(shapes, sparsity)

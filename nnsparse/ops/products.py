@@ -1,0 +1,240 @@
+"""The products of a layer: `spmm`, `spmm_t` and `sddmm`, each other's derivatives, for sparse and dense weights alike.
+
+A *structure* knows where the weights are and launches the kernels: `Sparse` (a topology's plan), `Dense` (the tile
+product) or `Blas` (plain NumPy, the baseline). The gradient rules are written once, for all three.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import lru_cache
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnsparse import jit, tiles
+from nnsparse.autograd import Tensor, record, recording
+from nnsparse.kernels import gemm as dense_kernels
+from nnsparse.kernels import pointwise
+from nnsparse.kernels.layout import take
+from nnsparse.kernels.sddmm import sddmm as sddmm_kernel
+from nnsparse.kernels.spmm import spmm as spmm_kernel
+from nnsparse.ops.pointwise import relu_gate, sum_samples
+from nnsparse.plan import plan_of
+from nnsparse.topology import Topology
+
+Array = NDArray[Any]
+
+
+@lru_cache(maxsize=256)
+def _valid(tail: int, lanes: int, dtype: np.dtype[Any]) -> Array:
+    """Return (2·lanes,): ones for a full tile, then ones for the lanes that the last tile uses."""
+    valid = tiles.aligned(np.ones(2 * lanes, dtype))
+    valid[lanes + tail :] = 0 if tail else 1
+    return valid
+
+
+@lru_cache(maxsize=256)
+def _no_bias(n_out: int, dtype: np.dtype[Any]) -> Array:
+    return np.zeros(n_out, dtype)
+
+
+class Structure(ABC):
+    """Where the weights of an (n_out, n_in) matrix are, and the kernels that multiply with them."""
+
+    n_out: int
+    n_in: int
+
+    @abstractmethod
+    def forward(self, w: Array, x: Array, batch: int, bias: Array | None, rectify: bool) -> Array:
+        """Return W·x (+ bias, then ReLU): x (n_tiles, n_in, lanes) to (n_tiles, n_out, lanes)."""
+
+    @abstractmethod
+    def transposed(self, w: Array, d: Array) -> Array:
+        """Return Wᵀ·d: d (n_tiles, n_out, lanes) to (n_tiles, n_in, lanes)."""
+
+    @abstractmethod
+    def gradient(self, d: Array, x: Array) -> Array:
+        """Return Σ_samples d·xᵀ where the weights are, in the shape of the weights."""
+
+
+@final
+class Sparse(Structure):
+    """Weights (nnz,) in plan order at the positions of a topology."""
+
+    def __init__(self, topology: Topology) -> None:
+        self.n_out, self.n_in = topology.shape
+        self.topology = topology
+        self.plan = plan_of(topology)
+
+    def __reduce__(self) -> tuple[type[Sparse], tuple[Topology]]:
+        """Copy and pickle the topology only: the plan is kept with it, or built again."""
+        return Sparse, (self.topology,)
+
+    def forward(self, w: Array, x: Array, batch: int, bias: Array | None, rectify: bool) -> Array:
+        n_tiles, _, lanes = x.shape
+        out = tiles.empty((n_tiles, self.n_out, lanes), x.dtype)
+        s = self.plan.forward
+        if bias is None:
+            bias = _no_bias(self.n_out, x.dtype)
+        valid = _valid(batch % lanes, lanes, x.dtype)
+        kernel = spmm_kernel(lanes)
+        kernel(w, s.indices, s.pointers, s.outputs, s.panels, s.slab, bias, valid, rectify, x, out)
+        return out
+
+    def transposed(self, w: Array, d: Array) -> Array:
+        n_tiles, _, lanes = d.shape
+        out = tiles.empty((n_tiles, self.n_in, lanes), d.dtype)
+        s = self.plan.transposed
+        values = tiles.empty(w.shape, w.dtype)
+        take(w, self.plan.source, values)
+        bias = _no_bias(self.n_in, d.dtype)
+        valid = _valid(0, lanes, d.dtype)
+        kernel = spmm_kernel(lanes)
+        kernel(
+            values, s.indices, s.pointers, s.outputs, s.panels, s.slab, bias, valid, False, d, out
+        )
+        return out
+
+    def gradient(self, d: Array, x: Array) -> Array:
+        s = self.plan.forward
+        out = tiles.empty(s.indices.shape, x.dtype)
+        kernel = sddmm_kernel(x.shape[2])
+        kernel(s.indices, s.pointers, s.outputs, s.panels, s.slab, d, x, out)
+        return out
+
+
+@final
+class Dense(Structure):
+    """Weights (n_out, n_in), multiplied on tiles by our own kernels."""
+
+    def __init__(self, n_out: int, n_in: int) -> None:
+        self.n_out, self.n_in = n_out, n_in
+
+    @staticmethod
+    def _splits(pieces: int) -> int:
+        """Return into how many ranges to cut the outputs, so that every thread gets several tasks."""
+        return max(1, -(-4 * jit.get_num_threads() // max(1, pieces)))
+
+    def forward(self, w: Array, x: Array, batch: int, bias: Array | None, rectify: bool) -> Array:
+        n_tiles, _, lanes = x.shape
+        out = tiles.empty((n_tiles, self.n_out, lanes), x.dtype)
+        if bias is None:
+            bias = _no_bias(self.n_out, x.dtype)
+        valid = _valid(batch % lanes, lanes, x.dtype)
+        kernel = dense_kernels.gemm(lanes, dense_kernels.width(lanes, x.itemsize))
+        kernel(w.reshape(-1), self._splits(n_tiles), bias, valid, rectify, x, out)
+        return out
+
+    def transposed(self, w: Array, d: Array) -> Array:
+        n_tiles, _, lanes = d.shape
+        out = tiles.empty((n_tiles, self.n_in, lanes), d.dtype)
+        kernel = dense_kernels.gemm_t(lanes, dense_kernels.width(lanes, d.itemsize))
+        kernel(w.reshape(-1), d, out)
+        return out
+
+    def gradient(self, d: Array, x: Array) -> Array:
+        lanes = x.shape[2]
+        out = tiles.empty((self.n_out, self.n_in), x.dtype)
+        kernel = dense_kernels.gemm_w(lanes, dense_kernels.width(dense_kernels.ROWS, x.itemsize))
+        splits = self._splits(-(-self.n_in // dense_kernels.ROWS))
+        kernel(splits, d, x, out.reshape(-1))
+        return out
+
+
+# As in our own kernels, infinity and NaN go where the mathematics sends them, without a warning.
+_quiet = np.errstate(over="ignore", invalid="ignore")
+
+
+@final
+class Blas(Structure):
+    """Weights (n_out, n_in), multiplied by NumPy; with the batch in one tile each product is one BLAS call."""
+
+    def __init__(self, n_out: int, n_in: int) -> None:
+        self.n_out, self.n_in = n_out, n_in
+
+    @_quiet
+    def forward(self, w: Array, x: Array, batch: int, bias: Array | None, rectify: bool) -> Array:
+        out = tiles.empty((x.shape[0], self.n_out, x.shape[2]), x.dtype)
+        np.matmul(w, x, out=out)
+        if bias is not None:
+            out += bias[:, None]
+        if rectify:
+            np.maximum(out, 0, out=out)
+        if batch < x.shape[0] * x.shape[2]:
+            out[-1, :, batch - x.shape[0] * x.shape[2] :] = 0
+        return out
+
+    @_quiet
+    def transposed(self, w: Array, d: Array) -> Array:
+        out = tiles.empty((d.shape[0], self.n_in, d.shape[2]), d.dtype)
+        return np.matmul(w.T, d, out=out)
+
+    @_quiet
+    def gradient(self, d: Array, x: Array) -> Array:
+        out = tiles.empty((self.n_out, self.n_in), x.dtype)
+        np.matmul(d[0], x[0].T, out=out)
+        for tile in range(1, len(x)):
+            out += d[tile] @ x[tile].T
+        return out
+
+
+# ---------------------------------------------------------------- differentiable
+
+
+def spmm(
+    w: Tensor, x: Tensor, structure: Structure, bias: Tensor | None = None, rectify: bool = False
+) -> Tensor:
+    """Return W·x + bias, then ReLU if `rectify`: (batch, n_in) to (batch, n_out), tiled."""
+    assert x.batch is not None
+    bias_data = None if bias is None else bias.data
+    data = structure.forward(w.data, x.data, x.batch, bias_data, rectify)
+
+    def rule(g: Tensor, out: Tensor, needs: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
+        if recording():
+            d = relu_gate(out, g) if rectify else g
+            bias_gradient = sum_samples(d) if len(needs) == 3 and needs[2] else None
+        else:
+            d, bias_gradient = _gate_and_sum(g, out, rectify, len(needs) == 3 and needs[2])
+        weight_gradient = sddmm(d, x, structure) if needs[0] else None
+        input_gradient = spmm_t(w, d, structure) if needs[1] else None
+        return (weight_gradient, input_gradient, bias_gradient)[: len(needs)]
+
+    return record(data, (w, x) if bias is None else (w, x, bias), rule, batch=x.batch)
+
+
+def _gate_and_sum(
+    g: Tensor, out: Tensor, rectify: bool, summed: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return the gradient before the ReLU and its sum over samples, in one pass over the data."""
+    if not rectify:
+        return g, sum_samples(g) if summed else None
+    gated = tiles.empty(g.data.shape, g.dtype)
+    bias_gradient = tiles.empty((g.data.shape[1],), g.dtype)
+    pointwise.relu_backward(out.data, g.data, gated, bias_gradient)
+    return Tensor(gated, batch=g.batch), Tensor(bias_gradient) if summed else None
+
+
+def spmm_t(w: Tensor, d: Tensor, structure: Structure) -> Tensor:
+    """Return Wᵀ·d: (batch, n_out) to (batch, n_in), tiled."""
+
+    def rule(g: Tensor, out: Tensor, needs: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
+        return (
+            sddmm(d, g, structure) if needs[0] else None,
+            spmm(w, g, structure) if needs[1] else None,
+        )
+
+    return record(structure.transposed(w.data, d.data), (w, d), rule, batch=d.batch)
+
+
+def sddmm(d: Tensor, x: Tensor, structure: Structure) -> Tensor:
+    """Return Σ_samples d·xᵀ where the weights are: (batch, n_out), (batch, n_in) to the weights' shape."""
+
+    def rule(g: Tensor, out: Tensor, needs: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
+        return (
+            spmm(g, x, structure) if needs[0] else None,
+            spmm_t(g, d, structure) if needs[1] else None,
+        )
+
+    return record(structure.gradient(d.data, x.data), (d, x), rule)

@@ -1,0 +1,149 @@
+"""Trainable arrays: `Parameter` (dense) and `SparseParameter` (flat values plus a topology).
+
+Optimizers, checkpoints and all-reduces see only flat arrays and never learn what CSR is. A parameter's identity never
+changes, so an optimizer never goes stale; `SparseParameter.move_to` is the only place where a support changes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+from scipy import sparse
+
+from nnsparse import tiles
+from nnsparse.autograd import Tensor
+from nnsparse.plan import positions
+from nnsparse.topology import Topology
+
+Array = NDArray[Any]
+
+
+class Parameter(Tensor):
+    """A trainable leaf of the tape.
+
+    Attributes
+    ----------
+    data : array
+        The values; updated in place.
+    grad : array of data's shape, or None
+        Filled by `backward`.
+    buffers : dict of str to array of data's shape
+        What belongs to each value: momentum, scores, a rewind copy. Optimizers keep their state here.
+    """
+
+    __slots__ = ("buffers",)
+
+    def __init__(self, data: ArrayLike, dtype: DTypeLike | None = None) -> None:
+        array = np.asarray(data, dtype=dtype)
+        if array.dtype not in (np.float32, np.float64):
+            raise TypeError(f"a parameter is float32 or float64; got {array.dtype}")
+        super().__init__(tiles.aligned(array), requires_grad=True)
+        self.buffers: dict[str, Array] = {}
+
+    def zero_grad(self) -> None:
+        """Forget the gradient."""
+        self.grad = None
+
+
+class SparseParameter(Parameter):
+    """The trainable values of a sparse matrix, (nnz,), in the order of its plan.
+
+    Parameters
+    ----------
+    topology : Topology
+        Where the values are, (n_out, n_in).
+    values : (nnz,) array
+        In the topology's canonical order (by row, then column). Zeros are legal values.
+    dtype : float32 or float64
+
+    Notes
+    -----
+    `data`, `grad` and `buffers` are in plan order, in which the kernels stream them; `canonical` brings any of them
+    into canonical order.
+    """
+
+    __slots__ = ("_topology",)
+
+    def __init__(
+        self, topology: Topology, values: ArrayLike, dtype: DTypeLike | None = None
+    ) -> None:
+        array = np.asarray(values, dtype=dtype)
+        if array.shape != (topology.nnz,):
+            raise ValueError(
+                f"SparseParameter expects one value per position, ({topology.nnz},); "
+                f"got {array.shape}"
+            )
+        super().__init__(array)
+        self._topology = topology
+        self.data[positions(topology)] = array
+
+    @property
+    def topology(self) -> Topology:
+        """Where the values are; changed by `move_to` only."""
+        return self._topology
+
+    def canonical(self, array: Array | None = None) -> Array:
+        """Return `array` (default: the values), which is in plan order, in canonical CSR order, (nnz,)."""
+        source = self.data if array is None else array
+        return np.asarray(source[positions(self._topology)])
+
+    def set_canonical(self, values: ArrayLike) -> None:
+        """Overwrite the values in place with `values` (nnz,) in canonical CSR order."""
+        array = np.asarray(values, dtype=self.dtype)
+        if array.shape != self.data.shape:
+            raise ValueError(f"expected {self.data.shape} values; got {array.shape}")
+        self.data[positions(self._topology)] = array
+
+    def move_to(self, topology: Topology, fill: ArrayLike = 0.0) -> None:
+        """Give the parameter another support; the only place where that happens.
+
+        Survivors keep their value and their buffers; newcomers get `fill` and zero buffers. The gradient is dropped:
+        nobody computed it for the newcomers.
+
+        Parameters
+        ----------
+        topology : Topology
+            Of the same shape.
+        fill : float or (n_newcomers,) array
+            Values of the newcomers, in canonical order.
+
+        Raises
+        ------
+        ValueError
+            If the shape differs, or `fill` has the wrong length.
+        """
+        if topology.shape != self._topology.shape:
+            raise ValueError(
+                f"move_to expects a topology of shape {self._topology.shape}; got {topology.shape}"
+            )
+        origin = topology.positions_in(self._topology)
+        newcomers = origin < 0
+        fill_array = np.asarray(fill, dtype=self.dtype)
+        if fill_array.ndim and fill_array.shape != (int(newcomers.sum()),):
+            raise ValueError(
+                f"move_to expects one fill value or {int(newcomers.sum())} of them, one per "
+                f"newcomer; got {fill_array.shape}"
+            )
+        before, after = positions(self._topology), positions(topology)
+        source = before[np.where(newcomers, 0, origin)] if before.size else None
+
+        def moved(array: Array, value: Array | float) -> Array:
+            values = np.zeros(topology.nnz, array.dtype) if source is None else array[source]
+            values[newcomers] = value
+            out = tiles.aligned(values)
+            out[after] = values
+            return out
+
+        data = moved(self.data, fill_array)
+        buffers = {name: moved(buffer, 0.0) for name, buffer in self.buffers.items()}
+        self.data, self.buffers, self._topology, self.grad = data, buffers, topology, None
+
+    def to_scipy(self) -> sparse.csr_matrix:
+        """Return a copy as a SciPy CSR matrix (n_out, n_in)."""
+        return self._topology.to_scipy(self.canonical())
+
+    def to_dense(self) -> Array:
+        """Return a copy as a dense array (n_out, n_in)."""
+        return np.asarray(self.to_scipy().toarray())

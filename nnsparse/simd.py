@@ -1,0 +1,278 @@
+"""A SIMD vector type for Numba kernels: load, store, splat, multiply-add, sums.
+
+Numba does not keep a local array in registers; a value whose data model is the LLVM vector `<n x float>` stays there,
+and LLVM splits it into whatever registers the CPU has. Vector lengths `n` must be compile-time constants: literals,
+or integers in a kernel's closure. Offsets count elements from the start of a C-contiguous array. Nothing here checks
+bounds.
+"""
+
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.datamodel import PrimitiveModel, register_default
+from numba.core.errors import TypingError
+from numba.extending import intrinsic
+
+
+class Vector(types.Type):
+    """`length` numbers of one floating-point type, held in SIMD registers."""
+
+    def __init__(self, dtype, length):
+        self.dtype = dtype
+        self.length = length
+        super().__init__(name=f"Vector({dtype} x {length})")
+
+    @property
+    def key(self):
+        """What makes two vector types equal."""
+        return self.dtype, self.length
+
+
+_IR = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
+
+
+@register_default(Vector)
+class _VectorModel(PrimitiveModel):
+    def __init__(self, dmm, fe_type):
+        super().__init__(dmm, fe_type, ir.VectorType(_IR[fe_type.dtype], fe_type.length))
+
+
+def _length(n):
+    """Return the length that `n` stands for: a constant, or another vector whose length to take."""
+    if isinstance(n, Vector):
+        return n.length
+    if not isinstance(n, types.IntegerLiteral):
+        raise TypingError("a vector length must be a compile-time constant")
+    return n.literal_value
+
+
+def _address(context, builder, array_type, array, offset, offset_type, length):
+    data = context.make_array(array_type)(context, builder, array).data
+    offset = context.cast(builder, offset, offset_type, types.intp)
+    vector = ir.VectorType(_IR[array_type.dtype], length)
+    return builder.bitcast(builder.gep(data, [offset]), vector.as_pointer())
+
+
+@intrinsic(prefer_literal=True)
+def load(typingctx, array, offset, n):
+    """Return elements `offset ... offset + n - 1` of a C-contiguous array as a vector."""
+    length = _length(n)
+    result = Vector(array.dtype, length)
+
+    def codegen(context, builder, signature, args):
+        address = _address(context, builder, array, args[0], args[1], signature.args[1], length)
+        return builder.load(address, align=array.dtype.bitwidth // 8)
+
+    return result(array, offset, n), codegen
+
+
+@intrinsic
+def store(typingctx, array, offset, vector):
+    """Write a vector to elements `offset ...` of a C-contiguous array."""
+
+    def codegen(context, builder, signature, args):
+        address = _address(
+            context, builder, array, args[0], args[1], signature.args[1], vector.length
+        )
+        builder.store(args[2], address, align=array.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, offset, vector), codegen
+
+
+def _splat(builder, value, length):
+    vector = ir.VectorType(value.type, length)
+    one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, _i32(0))
+    order = ir.Constant(ir.VectorType(ir.IntType(32), length), [0] * length)
+    return builder.shuffle_vector(one, one, order)
+
+
+@intrinsic(prefer_literal=True)
+def splat(typingctx, scalar, n):
+    """Return a vector of `n` copies of `scalar`."""
+    length = _length(n)
+    dtype = types.unliteral(scalar)
+
+    def codegen(context, builder, signature, args):
+        return _splat(builder, context.cast(builder, args[0], signature.args[0], dtype), length)
+
+    return Vector(dtype, length)(scalar, n), codegen
+
+
+@intrinsic(prefer_literal=True)
+def broadcast(typingctx, array, offset, n):
+    """Return a vector of `n` copies of element `offset` of a C-contiguous array."""
+    length = _length(n)
+
+    def codegen(context, builder, signature, args):
+        data = context.make_array(array)(context, builder, args[0]).data
+        offset = context.cast(builder, args[1], signature.args[1], types.intp)
+        return _splat(builder, builder.load(builder.gep(data, [offset])), length)
+
+    return Vector(array.dtype, length)(array, offset, n), codegen
+
+
+@intrinsic(prefer_literal=True)
+def zero(typingctx, array, n):
+    """Return a vector of `n` zeros of an array's dtype."""
+    result = Vector(array.dtype, _length(n))
+
+    def codegen(context, builder, signature, args):
+        return ir.Constant(context.get_value_type(result), None)
+
+    return result(array, n), codegen
+
+
+def _i32(value):
+    return ir.Constant(ir.IntType(32), value)
+
+
+def _binary(emit):
+    def typer(typingctx, a, b):
+        if a != b or not isinstance(a, Vector):
+            raise TypingError(f"expected two equal vector types, got {a} and {b}")
+        return a(a, b), lambda context, builder, signature, args: emit(builder, *args)
+
+    return typer
+
+
+@intrinsic
+def add(typingctx, a, b):
+    """Return a + b."""
+    return _binary(lambda builder, x, y: builder.fadd(x, y, flags=("contract",)))(typingctx, a, b)
+
+
+@intrinsic
+def mul(typingctx, a, b):
+    """Return a · b."""
+    return _binary(lambda builder, x, y: builder.fmul(x, y, flags=("contract",)))(typingctx, a, b)
+
+
+@intrinsic
+def madd(typingctx, a, b, c):
+    """Return a · b + c: one FMA where the CPU has it, a multiply and an add where not (never a call of libm)."""
+
+    def codegen(context, builder, signature, args):
+        product = builder.fmul(args[0], args[1], flags=("contract",))
+        return builder.fadd(product, args[2], flags=("contract",))
+
+    return a(a, b, c), codegen
+
+
+@intrinsic
+def relu(typingctx, a):
+    """Return max(a, 0) elementwise; a NaN stays a NaN."""
+
+    def codegen(context, builder, signature, args):
+        zero = ir.Constant(args[0].type, None)
+        negative = builder.fcmp_ordered("<", args[0], zero)
+        return builder.select(negative, zero, args[0])
+
+    return a(a), codegen
+
+
+@intrinsic
+def where_positive(typingctx, a, b):
+    """Return b where a > 0, else 0 (the backward pass of ReLU); b where a is NaN."""
+
+    def codegen(context, builder, signature, args):
+        zero = ir.Constant(args[0].type, None)
+        return builder.select(builder.fcmp_unordered(">", args[0], zero), args[1], zero)
+
+    return b(a, b), codegen
+
+
+def _half(builder, vector, length):
+    """Return the sum of both halves of a vector."""
+    undefined = ir.Constant(vector.type, ir.Undefined)
+    low, high = (
+        builder.shuffle_vector(
+            vector,
+            undefined,
+            ir.Constant(
+                ir.VectorType(ir.IntType(32), length // 2), list(range(i, i + length // 2))
+            ),
+        )
+        for i in (0, length // 2)
+    )
+    return builder.fadd(low, high, flags=("contract",))
+
+
+@intrinsic(prefer_literal=True)
+def fold(typingctx, a, n):
+    """Return the `n` partial sums of a vector: its halves added until `n` numbers are left."""
+    length = _length(n)
+    result = Vector(a.dtype, length)
+
+    def codegen(context, builder, signature, args):
+        value, have = args[0], a.length
+        while have > length:
+            value, have = _half(builder, value, have), have // 2
+        return value
+
+    return result(a, n), codegen
+
+
+@intrinsic
+def total(typingctx, a):
+    """Return the sum of a vector's elements, added pairwise."""
+
+    def codegen(context, builder, signature, args):
+        value, have = args[0], a.length
+        while have > 1:
+            value, have = _half(builder, value, have), have // 2
+        return builder.extract_element(value, _i32(0))
+
+    return a.dtype(a), codegen
+
+
+@intrinsic
+def totals(typingctx, a, b, c, d):
+    """Return the four sums of four vectors of equal length as one vector, with shared shuffles."""
+    result = Vector(a.dtype, 4)
+
+    def codegen(context, builder, signature, args):
+        def pick(x, y, order):
+            return builder.shuffle_vector(
+                x, y, ir.Constant(ir.VectorType(ir.IntType(32), len(order)), order)
+            )
+
+        def merge(x, y, length):
+            # Within groups of four: [x0+x2, x1+x3, y0+y2, y1+y3] keeps each shuffle inside 128-bit lanes.
+            even, odd = [], []
+            for g in range(0, length, 4):
+                even += [g, g + 1, length + g, length + g + 1]
+                odd += [g + 2, g + 3, length + g + 2, length + g + 3]
+            return builder.fadd(pick(x, y, even), pick(x, y, odd))
+
+        n = a.length
+        ab, cd = merge(args[0], args[1], n), merge(args[2], args[3], n)
+        even, odd = [], []
+        for g in range(0, n, 4):
+            even += [g, g + 2, n + g, n + g + 2]
+            odd += [g + 1, g + 3, n + g + 1, n + g + 3]
+        value = builder.fadd(pick(ab, cd, even), pick(ab, cd, odd))
+        while n > 4:
+            value, n = _half(builder, value, n), n // 2
+        return value
+
+    return result(a, b, c, d), codegen
+
+
+@intrinsic
+def prefetch(typingctx, array, offset):
+    """Ask the CPU to bring the cache line of an element into its first-level cache."""
+
+    def codegen(context, builder, signature, args):
+        data = context.make_array(array)(context, builder, args[0]).data
+        offset_ = context.cast(builder, args[1], signature.args[1], types.intp)
+        address = builder.bitcast(builder.gep(data, [offset_]), cgutils.voidptr_t)
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, *[ir.IntType(32)] * 3])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(function, [address, _i32(0), _i32(3), _i32(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, offset), codegen
