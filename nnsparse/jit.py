@@ -12,7 +12,6 @@ import logging
 import os
 import pickle
 import sys
-import tempfile
 import threading
 from collections.abc import Callable
 from functools import lru_cache
@@ -25,7 +24,19 @@ from numba.core import caching, event
 _log = logging.getLogger("nnsparse")
 
 # "contract" lets a multiply and an add become one FMA where the CPU has it. Never `nnan`/`ninf`: a NaN must stay a NaN.
-_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+# Nobody calls a kernel through a C function pointer, so none is compiled.
+_OPTIONS: dict[str, Any] = {
+    "nogil": True,
+    "error_model": "numpy",
+    "fastmath": {"contract"},
+    "no_cfunc_wrapper": True,
+}
+
+# Only explicit prange loops are parallel: Numba need not look for others, which takes compile time.
+_PRANGE = dict.fromkeys(
+    ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion"), False
+)
+_PRANGE["prange"] = True
 
 
 # ---------------------------------------------------------------- cache
@@ -45,19 +56,12 @@ def user_cache() -> Path:
     return Path(base) / "nnsparse"
 
 
-def _writable(path: Path) -> bool:
-    """Whether `path` can be written, or created where its nearest existing ancestor is."""
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return path.is_dir() and os.access(path, os.W_OK | os.X_OK)
-
-
 @lru_cache(maxsize=1)
 def cache_directory() -> Path:
     """Return the directory for compiled kernels; it is created when the first one is saved.
 
-    `$NUMBA_CACHE_DIR` if set, else `user_cache()/kernels`; a temporary directory of this process where that cannot be
-    written (read-only home). The last path component is a digest of the sources, so that stale code is never loaded.
+    It lies in `$NUMBA_CACHE_DIR` if set, else in `user_cache()/kernels`; where that cannot be written, every process
+    compiles for itself. The last path component is a digest of the sources, so that stale code is never loaded.
     """
     here = Path(__file__).parent
     digest = hashlib.sha256(numba.__version__.encode())
@@ -66,8 +70,6 @@ def cache_directory() -> Path:
         digest.update(source.read_bytes())
     home = os.environ.get("NUMBA_CACHE_DIR")
     base = Path(home) if home else user_cache() / "kernels"
-    if not _writable(base):
-        base = Path(tempfile.mkdtemp(prefix="nnsparse-kernels-"))
     return base / f"nnsparse-{digest.hexdigest()[:16]}"
 
 
@@ -99,20 +101,31 @@ class _Cache(caching.FunctionCache):  # type: ignore[misc]
     """A cache that can be missing, unreadable or full: then kernels are compiled anew, and that is all."""
 
     _impl_class = _Implementation
+    _told = False
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)
-        except (OSError, EOFError, pickle.UnpicklingError) as error:
+        except Exception as error:  # a damaged pickle may raise anything
             _log.info("nnsparse: cannot read compiled kernels in %s: %s", cache_directory(), error)
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         try:
             cache_directory().mkdir(parents=True, exist_ok=True)
-            super().save_overload(sig, data)
+            try:
+                super().save_overload(sig, data)
+            except (EOFError, LookupError, TypeError, ValueError, pickle.UnpicklingError):
+                self.flush()  # the index cannot be read: begin a new one
+                super().save_overload(sig, data)
         except OSError as error:
-            _log.info("nnsparse: cannot save compiled kernels in %s: %s", cache_directory(), error)
+            if not _Cache._told:
+                _Cache._told = True
+                _log.warning(
+                    "nnsparse: cannot save compiled kernels (%s); every process will compile them "
+                    "anew. Set NUMBA_CACHE_DIR to a folder that can be written.",
+                    error,
+                )
 
 
 class _Announcer(event.Listener):  # type: ignore[misc]
@@ -126,7 +139,7 @@ class _Announcer(event.Listener):  # type: ignore[misc]
         if not self.told and getattr(function, "__module__", "").startswith("nnsparse."):
             self.told = True
             _log.warning(
-                "nnsparse: compiling kernels for this CPU; this happens once, later runs load them from %s",
+                "nnsparse: compiling kernels for this CPU; later runs load them from %s",
                 cache_directory(),
             )
 
@@ -142,7 +155,7 @@ event.register("numba:compile", _Announcer())
 
 def inline(function: Callable[..., Any]) -> Any:
     """Compile a small function that kernels call inside their loops; LLVM is made to inline it."""
-    return numba.njit(forceinline=True, **_OPTIONS)(function)
+    return numba.njit(forceinline=True, no_cpython_wrapper=True, **_OPTIONS)(function)
 
 
 def serial(function: Callable[..., Any]) -> Any:
@@ -175,7 +188,7 @@ class _ParallelKernel:
 
 def parallel(function: Callable[..., Any]) -> _ParallelKernel:
     """Compile a `prange` kernel, cached on disk, lazily at the first call."""
-    dispatcher = numba.njit(parallel=True, **_OPTIONS)(function)
+    dispatcher = numba.njit(parallel=_PRANGE, **_OPTIONS)(function)
     dispatcher._cache = _Cache(function)
     return _ParallelKernel(dispatcher)
 

@@ -134,10 +134,12 @@ def build(topology: Topology, slab: int | None = None) -> Plan:
     n_out, n_in = topology.shape
     indptr, columns = topology._indptr, topology._columns
     forward, positions = _build_slabs(n_out, n_in, indptr, columns, slab)
-    column_pointers = np.zeros(n_in + 1, np.int64)
-    rows = np.empty(columns.size, _index_dtype(max(n_out, 1) - 1))
+    column_pointers = np.zeros(n_in + 1, indptr.dtype)
+    rows = np.empty(columns.size, np.uint16 if n_out <= 2**16 else np.int32)
     permutation = np.empty(columns.size, positions.dtype)
     planning.transpose_csr(indptr, columns, column_pointers, rows, permutation)
+    # Read-only, as a topology's arrays are: then both directions share their compiled builders.
+    column_pointers.flags.writeable = rows.flags.writeable = False
     transposed, positions_t = _build_slabs(n_in, n_out, column_pointers, rows, slab)
     source = np.empty_like(positions)
     planning.join_maps(permutation, positions, positions_t, source)

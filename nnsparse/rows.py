@@ -38,7 +38,10 @@ class Rows:
     def __init__(self, array: ArrayLike, index: ArrayLike | None = None) -> None:
         self.array: Array = np.asarray(array)
         if self.array.dtype.kind not in "fiub":
-            raise TypeError(f"expected an array of real numbers; got dtype {self.array.dtype}")
+            hint = " Sparse input? Pass x.toarray()." if hasattr(array, "toarray") else ""
+            raise TypeError(
+                f"expected an array of real numbers; got dtype {self.array.dtype}.{hint}"
+            )
         if self.array.ndim != 2:
             hint = " One sample? Pass x[None, :]." if self.array.ndim == 1 else ""
             raise ValueError(

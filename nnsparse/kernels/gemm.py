@@ -9,8 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-import numpy as np
-from numba import prange
+from numba import get_thread_id, prange
 
 from nnsparse import jit
 from nnsparse.simd import broadcast, load, madd, mul, relu, splat, store, zero
@@ -108,11 +107,12 @@ def gemm(lanes: int, width: int) -> Any:
 def gemm_t(lanes: int, width: int) -> Any:
     """Return the kernel out = Wᵀ·d, the input gradient; W is (n_out, n_in), row-major, given flat.
 
-    Blocks of Wᵀ are packed: its columns lie n_in apart, a power of two that would map them onto a few cache sets.
+    Blocks of Wᵀ are packed into `pack` (n_threads · ROWS · DEPTH,): its columns lie n_in apart, a power of two that
+    would map them onto a few cache sets.
     """
 
     @jit.parallel
-    def gemm_t_kernel(w, d, out):
+    def gemm_t_kernel(w, pack, d, out):
         n_tiles, n_out, _ = d.shape
         n_in = out.shape[1]
         n_depth = max(1, (n_out + DEPTH - 1) // DEPTH)
@@ -120,38 +120,40 @@ def gemm_t(lanes: int, width: int) -> Any:
             first = task * ROWS
             rows = min(ROWS, n_in - first)
             groups = (rows + 3) // 4
-            pack = np.empty(ROWS * DEPTH, w.dtype)
+            base = get_thread_id() * ROWS * DEPTH
             for q in range(n_depth):
                 depth = min(DEPTH, n_out - q * DEPTH)
                 for k in range(depth):
                     i = (q * DEPTH + k) * n_in + first
                     for g in range(rows // 4):
-                        store(pack, (g * DEPTH + k) * 4, load(w, i + 4 * g, 4))
-                    for r in range(rows // 4 * 4, groups * 4):
-                        pack[(r // 4 * DEPTH + k) * 4 + r % 4] = w[i + r] if r < rows else 0
+                        store(pack, base + (g * DEPTH + k) * 4, load(w, i + 4 * g, 4))
+                    for r in range(rows // 4 * 4, rows):
+                        pack[base + (r // 4 * DEPTH + k) * 4 + r % 4] = w[i + r]
                 for tile in range(n_tiles):
                     for lane in range(0, lanes, width):
                         j = (tile * n_out + q * DEPTH) * lanes + lane
                         for g in range(groups):
                             t = (tile * n_in + first + 4 * g) * lanes + lane
-                            n = min(4, rows - 4 * g)
-                            none = zero(w, width)
-                            c0, c1, c2, c3 = none, none, none, none
-                            if q > 0:
-                                c0 = load(out, t, width)
-                                c1 = load(out, t + lanes, width) if n > 1 else none
-                                c2 = load(out, t + 2 * lanes, width) if n > 2 else none
-                                c3 = load(out, t + 3 * lanes, width) if n > 3 else none
-                            c0, c1, c2, c3 = block4(
-                                pack, g * DEPTH * 4, 1, 4, d, j, lanes, depth, c0, c1, c2, c3
-                            )
-                            store(out, t, c0)
-                            if n > 1:
+                            i = base + g * DEPTH * 4
+                            if 4 * g + 4 <= rows:
+                                c0 = c1 = c2 = c3 = zero(out, width)
+                                if q > 0:
+                                    c0, c1 = load(out, t, width), load(out, t + lanes, width)
+                                    c2 = load(out, t + 2 * lanes, width)
+                                    c3 = load(out, t + 3 * lanes, width)
+                                c0, c1, c2, c3 = block4(
+                                    pack, i, 1, 4, d, j, lanes, depth, c0, c1, c2, c3
+                                )
+                                store(out, t, c0)
                                 store(out, t + lanes, c1)
-                            if n > 2:
                                 store(out, t + 2 * lanes, c2)
-                            if n > 3:
                                 store(out, t + 3 * lanes, c3)
+                            else:
+                                for r in range(rows - 4 * g):
+                                    at = t + r * lanes
+                                    c = load(out, at, width) if q > 0 else zero(out, width)
+                                    c = block1(pack, i + r, 4, d, j, lanes, depth, c)
+                                    store(out, at, c)
 
     return gemm_t_kernel
 
@@ -160,11 +162,12 @@ def gemm_t(lanes: int, width: int) -> Any:
 def gemm_w(lanes: int, width: int) -> Any:
     """Return the kernel out = d·xᵀ, the weight gradient (n_out, n_in), row-major, flat.
 
-    A block of xᵀ is packed with samples as rows; then it is the same register block again.
+    A block of xᵀ is packed into `pack` (n_threads · (lanes + 1) · ROWS,) with samples as rows; then it is the same
+    register block again.
     """
 
     @jit.parallel
-    def gemm_w_kernel(n_splits, d, x, out):
+    def gemm_w_kernel(n_splits, pack, d, x, out):
         n_tiles, n_out, _ = d.shape
         n_in = x.shape[1]
         n_blocks = (n_in + ROWS - 1) // ROWS
@@ -174,69 +177,45 @@ def gemm_w(lanes: int, width: int) -> Any:
             columns = min(ROWS, n_in - start)
             first = (task % n_splits) * per_split
             last = min(n_out, first + per_split)
-            pack = np.zeros(lanes * ROWS, d.dtype)
-            edge = np.empty(4 * ROWS, d.dtype)
+            base = get_thread_id() * (lanes + 1) * ROWS
+            edge = base + lanes * ROWS  # one row behind the packed block
             for tile in range(n_tiles):
-                for i in range(0, columns, 16):
+                whole = columns // 16 * 16
+                for i in range(0, whole, 16):
                     for lane in range(0, lanes, 16):
-                        if i + 16 <= columns:
-                            rows = load_rows(x, (tile * n_in + start + i) * lanes + lane, lanes)
-                            store_rows(pack, lane * ROWS + i, ROWS, transpose(rows))
-                        else:
-                            for r in range(16):
-                                for c in range(16):
-                                    inside = i + r < columns
-                                    value = x[tile, start + i + r, lane + c] if inside else 0
-                                    pack[(lane + c) * ROWS + i + r] = value
+                        rows = load_rows(x, (tile * n_in + start + i) * lanes + lane, lanes)
+                        store_rows(pack, base + lane * ROWS + i, ROWS, transpose(rows))
+                for i in range(whole, columns):
+                    for lane in range(x.shape[2]):
+                        pack[base + lane * ROWS + i] = x[tile, start + i, lane]
                 for o in range(first, last, 4):
                     n = min(4, last - o)
                     a = (tile * n_out + o) * lanes
                     for column in range(0, columns, width):
-                        whole = n == 4 and column + width <= columns
-                        if not whole:
-                            for r in range(4):
-                                for i in range(width):
-                                    inside = r < n and column + i < columns and tile > 0
-                                    edge[r * width + i] = (
-                                        out[(o + r) * n_in + start + column + i] if inside else 0
-                                    )
-                        none = zero(d, width)
                         t = o * n_in + start + column
-                        if not whole:
-                            c0 = load(edge, 0, width)
-                            c1 = load(edge, width, width)
-                            c2 = load(edge, 2 * width, width)
-                            c3 = load(edge, 3 * width, width)
-                        elif tile > 0:
-                            c0 = load(out, t, width)
-                            c1 = load(out, t + n_in, width)
-                            c2 = load(out, t + 2 * n_in, width)
-                            c3 = load(out, t + 3 * n_in, width)
-                        else:
-                            c0, c1, c2, c3 = none, none, none, none
-                        row = lanes if n == 4 else 0
-                        if n == 4:
+                        if n == 4 and column + width <= columns:
+                            c0 = c1 = c2 = c3 = zero(out, width)
+                            if tile > 0:
+                                c0, c1 = load(out, t, width), load(out, t + n_in, width)
+                                c2 = load(out, t + 2 * n_in, width)
+                                c3 = load(out, t + 3 * n_in, width)
                             c0, c1, c2, c3 = block4(
-                                d, a, row, 1, pack, column, ROWS, lanes, c0, c1, c2, c3
+                                d, a, lanes, 1, pack, base + column, ROWS, lanes, c0, c1, c2, c3
                             )
-                        else:
-                            c0 = block1(d, a, 1, pack, column, ROWS, lanes, c0)
-                            if n > 1:
-                                c1 = block1(d, a + lanes, 1, pack, column, ROWS, lanes, c1)
-                            if n > 2:
-                                c2 = block1(d, a + 2 * lanes, 1, pack, column, ROWS, lanes, c2)
-                        if whole:
                             store(out, t, c0)
                             store(out, t + n_in, c1)
                             store(out, t + 2 * n_in, c2)
                             store(out, t + 3 * n_in, c3)
                         else:
-                            store(edge, 0, c0)
-                            store(edge, width, c1)
-                            store(edge, 2 * width, c2)
-                            store(edge, 3 * width, c3)
+                            inside = min(width, columns - column)
                             for r in range(n):
-                                for i in range(min(width, columns - column)):
-                                    out[(o + r) * n_in + start + column + i] = edge[r * width + i]
+                                for i in range(width):
+                                    kept = tile > 0 and i < inside
+                                    pack[edge + i] = out[t + r * n_in + i] if kept else 0
+                                c = load(pack, edge, width)
+                                c = block1(d, a + r * lanes, 1, pack, base + column, ROWS, lanes, c)
+                                store(pack, edge, c)
+                                for i in range(inside):
+                                    out[t + r * n_in + i] = pack[edge + i]
 
     return gemm_w_kernel

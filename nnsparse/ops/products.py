@@ -99,7 +99,7 @@ class Sparse(Structure):
 
     def gradient(self, d: Array, x: Array) -> Array:
         s = self.plan.forward
-        out = tiles.empty(s.indices.shape, x.dtype)
+        out = (tiles.empty if len(x) else tiles.zeros)(s.indices.shape, x.dtype)
         kernel = sddmm_kernel(x.shape[2])
         kernel(s.indices, s.pointers, s.outputs, s.panels, s.slab, d, x, out)
         return out
@@ -131,15 +131,19 @@ class Dense(Structure):
         n_tiles, _, lanes = d.shape
         out = tiles.empty((n_tiles, self.n_in, lanes), d.dtype)
         kernel = dense_kernels.gemm_t(lanes, dense_kernels.width(lanes, d.itemsize))
-        kernel(w.reshape(-1), d, out)
+        pack = tiles.empty(
+            (jit.get_num_threads() * dense_kernels.ROWS * dense_kernels.DEPTH,), d.dtype
+        )
+        kernel(w.reshape(-1), pack, d, out)
         return out
 
     def gradient(self, d: Array, x: Array) -> Array:
         lanes = x.shape[2]
-        out = tiles.empty((self.n_out, self.n_in), x.dtype)
+        out = (tiles.empty if len(x) else tiles.zeros)((self.n_out, self.n_in), x.dtype)
         kernel = dense_kernels.gemm_w(lanes, dense_kernels.width(dense_kernels.ROWS, x.itemsize))
         splits = self._splits(-(-self.n_in // dense_kernels.ROWS))
-        kernel(splits, d, x, out.reshape(-1))
+        pack = tiles.empty((jit.get_num_threads() * (lanes + 1) * dense_kernels.ROWS,), x.dtype)
+        kernel(splits, pack, d, x, out.reshape(-1))
         return out
 
 
@@ -212,7 +216,7 @@ def _gate_and_sum(
         return g, sum_samples(g) if summed else None
     gated = tiles.empty(g.data.shape, g.dtype)
     bias_gradient = tiles.empty((g.data.shape[1],), g.dtype)
-    pointwise.relu_backward(out.data, g.data, gated, bias_gradient)
+    pointwise.bias_backward(out.data, g.data, True, gated, bias_gradient)
     return Tensor(gated, batch=g.batch), Tensor(bias_gradient) if summed else None
 
 

@@ -1,0 +1,261 @@
+"""Writes the figures of the README from the JSON files of the benchmarks, so that none is typed.
+
+    python -m benchmarks.readme benchmarks/results/*.json
+
+What stands between `<!-- figures -->` and `<!-- /figures -->` is replaced; the rest stays. The
+tables are compact: all that was measured is in the files, and printed by each benchmark itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+if not __package__:  # run as a file: the folder above holds the packages, this one does not
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from benchmarks import _common, _machine, kernels, startup, training
+from benchmarks._common import TOTAL, number, spread, table
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
+LABELS = {
+    "nnsparse": "**nnsparse**",
+    "dense": "`nn.Linear`",
+    "numpy": "NumPy",
+    "torch": "torch",
+    "torch-sparse": "torch sparse",
+}
+SETTINGS: Mapping[str, Any] = {
+    "kernels": kernels.Settings,
+    "training": training.Settings,
+    "startup": startup.Settings,
+}
+Result = Mapping[str, Any]
+
+
+class ReadmeError(ValueError):
+    """The README has no place for figures, or a file has none to give."""
+
+
+# ---------------------------------------------------------------- tables
+
+
+def kernel_table(results: Sequence[Result]) -> str:
+    """Return how many times faster than NumPy dense a layer step is, by size and sparsity.
+
+    Other rivals than nnsparse are shown at the smallest size only.
+    """
+    results = sorted(results, key=lambda r: (r["settings"]["n_in"], r["settings"]["n_out"]))
+    columns = sorted({entry["sparsity"] for r in results for entry in r["results"]})
+    rows = []
+    for result in results:
+        by_sparsity = {entry["sparsity"]: entry["rivals"] for entry in result["results"]}
+        names = [name for name in LABELS if name not in ("nnsparse", "numpy")]
+        for name in ["nnsparse", *(names if result is results[0] else ())]:
+            found = [by_sparsity.get(column, {}).get(name) for column in columns]
+            if any(found):
+                cells = [f"{number(row['speedup'])}×" if row else "" for row in found]
+                rows.append([f"{_layer(result)}, {LABELS[name]}", *cells, _numpy_ms(result)])
+    s = results[0]["settings"]
+    intro = (
+        "**Layer step** (forward, input gradient, weight gradient): times faster than NumPy dense, "
+        f"by sparsity; batch {s['batch']}, float32, {s['threads']} threads."
+    )
+    header = ["layer", *(f"{100 * column:.4g} %" for column in columns), "NumPy dense, ms"]
+    return _block(intro, table(header, rows), results)
+
+
+def _layer(result: Result) -> str:
+    return "{n_in} → {n_out}".format(**result["settings"])
+
+
+def _numpy_ms(result: Result) -> str:
+    rows = [entry["rivals"]["numpy"]["sections"][TOTAL] for entry in result["results"]]
+    return number(median(row["median_ms"] for row in rows))
+
+
+def training_table(result: Result) -> str:
+    """Return milliseconds per training step of every rival, and ours against each."""
+    s, names = result["settings"], list(result["notes"])
+    others = [name for name in names if name != "nnsparse"]
+    rows = []
+    for entry in result["results"]:
+        rivals = entry["rivals"]
+        shape = "-".join(map(str, entry["sizes"]))
+        ratios = [f"{number(rivals['nnsparse']['speedup'][name])}×" for name in others]
+        rows.append(
+            [
+                f"{shape}, {entry['note']}",
+                str(entry["batch"]),
+                *(spread(rivals[name]) for name in names),
+                *ratios,
+            ]
+        )
+    optimizer = f"SGD with momentum {s['momentum']:g}" if s["momentum"] else "SGD"
+    intro = (
+        f"**Training step** (batch, forward, loss, backward, {optimizer}), Python overhead and "
+        f"all: ms, median ± half the interquartile range, and × how many times faster nnsparse is; "
+        f"{s['threads']} threads. NumPy is `nn.NumpyLinear`, "
+        "BLAS on all threads and the rest on one."
+    )
+    header = ["network", "batch", *(LABELS[name] for name in names)]
+    compared = [f"× {LABELS[name]}" for name in others]
+    return _block(intro, table([*header, *compared], rows), [result])
+
+
+def startup_table(result: Result) -> str:
+    """Return the seconds of import and of first steps."""
+    rows = []
+    for entry in result["results"]:
+        parts = {name: part["median_ms"] * 1e-3 for name, part in entry["sections"].items()}
+        if entry["program"] == "import":
+            rows.append(["`import nnsparse`, after Numba's own", number(parts["import_nnsparse"])])
+            continue
+        what = f"first training step of {startup.PROGRAMS[entry['program']]}"
+        rows.append([f"{what}, {entry['cache']} cache", number(parts["first_step"])])
+    intro = "**Start of a program**, in processes of its own: seconds, median."
+    return _block(intro, table(["", "s"], rows), [result])
+
+
+def _block(intro: str, rows: str, results: Sequence[Result]) -> str:
+    commands = ", ".join(f"`{command(result)}`" for result in results)
+    return f"{_wrap(intro)}\n\n{rows}\n\n{_wrap(f'Made by {commands}.')}"
+
+
+def _wrap(text: str) -> str:
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
+
+
+# ---------------------------------------------------------------- where they come from
+
+
+def command(result: Result) -> str:
+    """Return the command line that makes a result: what differs from the defaults, and threads."""
+    s, words = result["settings"], ["python -m benchmarks." + result["benchmark"]]
+    for field in fields(SETTINGS[result["benchmark"]]):
+        if field.name == "pause":  # no option
+            continue
+        value, name = s[field.name], "--" + field.name.replace("_", "-")
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        if field.name == "n_out":
+            default = s["n_in"]
+        if value == default and field.name != "threads":
+            continue
+        if isinstance(value, list):
+            separator = " " if field.name == "sparsity" else ","
+            words.append(f"{name} {separator.join(map(str, value))}")
+        else:
+            words.append(name if value is True else f"{name} {value}")
+    return " ".join(words)
+
+
+def machines(results: Sequence[Result]) -> str:
+    """Return each machine with its versions, then commits and dates, and what was not quiet."""
+    lines: dict[str, dict[str, None]] = {}
+    warnings = []
+    for result in results:
+        m, control = result["machine"], result["control"]
+        caches = ", ".join(f"{level} {size}" for level, size in m["caches"].items())
+        versions = ", ".join(f"{name} {version}" for name, version in m["versions"].items())
+        line = (
+            f"Measured on {m['cpu']}, {m['cores']} cores, {caches or 'caches unknown'}, "
+            f"{m['simd_bits']}-bit SIMD; Python {m['python']}, {versions}; BLAS {m['blas']}"
+        )
+        when = f"{result['benchmark']} at commit {m['commit']}, {m['time'][:10]}"
+        lines.setdefault(line, {})[when] = None
+        warning = _machine.control_sentence(control["before"], control["after"]).splitlines()[1:]
+        warnings += [_wrap(f"{text} (`{command(result)}`)") for text in warning]
+    return "\n\n".join([_wrap(f"{a}; {'; '.join(b)}.") for a, b in lines.items()] + warnings)
+
+
+def figures(results: Sequence[Result]) -> str:
+    """Return all tables as Markdown; nothing for no results.
+
+    Raises
+    ------
+    ReadmeError
+        If a result has not the form that its benchmark writes.
+    """
+    by_kind: dict[str, list[Result]] = {kind: [] for kind in SETTINGS}
+    for result in results:
+        by_kind[result["benchmark"]].append(result)
+    try:
+        blocks = [kernel_table(by_kind["kernels"])] if by_kind["kernels"] else []
+        blocks += [training_table(result) for result in by_kind["training"]]
+        blocks += [startup_table(result) for result in by_kind["startup"]]
+        ordered = [result for kind in by_kind.values() for result in kind]
+        return "\n\n".join([*blocks, machines(ordered)]).strip()
+    except (KeyError, TypeError) as error:
+        raise ReadmeError(f"a result lacks {error}: run its benchmark again") from None
+
+
+def load(paths: Sequence[Path]) -> list[Result]:
+    """Read results, in the order of the file names.
+
+    Raises
+    ------
+    ReadmeError
+        If a file cannot be read or is not a result of a benchmark.
+    """
+    results = []
+    for path in sorted(paths, key=lambda path: path.name):
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ReadmeError(f"cannot read {path}: {error}") from None
+        if not isinstance(result, dict) or result.get("benchmark") not in SETTINGS:
+            raise ReadmeError(f"{path} is not a result of one of {', '.join(SETTINGS)}")
+        results.append(result)
+    return results
+
+
+# ---------------------------------------------------------------- the README
+
+
+def split(text: str) -> tuple[str, str, str]:
+    """Return what stands before, between and after the markers.
+
+    Raises
+    ------
+    ReadmeError
+        If there is not exactly one of each, in order.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    between, end, after = rest.partition(END)
+    if not begin or not end or any(mark in before + between + after for mark in (BEGIN, END)):
+        raise ReadmeError(f"expected one {BEGIN} and, behind it, one {END} in the README")
+    return before, between, after
+
+
+def rewrite(text: str, tables: str) -> str:
+    """Return the README's text with `tables` between the markers."""
+    before, _, after = split(text)
+    return f"{before}{BEGIN}\n{tables}{chr(10) if tables else ''}{END}{after}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; exit code 2 for a wrong argument, file or README."""
+    p = argparse.ArgumentParser(prog="readme", description=(__doc__ or "").split("\n")[0])
+    p.add_argument("results", type=Path, nargs="+", metavar="JSON", help="what benchmarks wrote")
+    p.add_argument("--readme", type=_common.output_file, default=README, metavar="PATH")
+    args = p.parse_args(argv)
+    try:
+        text = rewrite(args.readme.read_text(encoding="utf-8"), figures(load(args.results)))
+    except (ReadmeError, OSError) as error:
+        p.error(str(error))
+    part = args.readme.with_name(args.readme.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(args.readme)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""`DataLoader`: every sample once an epoch, in an order that only the seed and the epoch decide."""
+
+import numpy as np
+import pytest
+
+from nnsparse.data import DataLoader, Rows
+
+X = np.arange(20.0).reshape(10, 2)
+Y = np.arange(10)
+
+
+def labels(loader):
+    return np.concatenate([y for _, y in loader])
+
+
+def test_an_epoch_has_every_sample_once_with_its_own_label():
+    for x, y in DataLoader((X, Y), batch_size=3, rng=0):
+        assert isinstance(x, Rows)
+        np.testing.assert_array_equal(np.asarray(x), X[y])
+    np.testing.assert_array_equal(np.sort(labels(DataLoader((X, Y), batch_size=3, rng=0))), Y)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "drop_last", "sizes"),
+    [
+        (3, False, [3, 3, 3, 1]),
+        (3, True, [3, 3, 3]),
+        (5, False, [5, 5]),
+        (5, True, [5, 5]),
+        (10, True, [10]),
+        (11, False, [10]),
+        (np.int64(1), False, [1] * 10),
+    ],
+)
+def test_batches_have_the_size_asked_for_and_the_last_the_rest(batch_size, drop_last, sizes):
+    loader = DataLoader((X, Y), batch_size=batch_size, drop_last=drop_last)
+    assert [len(x) for x, _ in loader] == sizes
+    assert len(loader) == len(sizes)
+
+
+def test_without_shuffling_the_order_is_that_of_the_data():
+    loader = DataLoader((X, Y), batch_size=4, shuffle=False)
+    for _ in range(2):
+        np.testing.assert_array_equal(labels(loader), Y)
+
+
+def test_every_epoch_has_another_order_that_the_seed_decides():
+    a, b, c = (DataLoader((X, Y), batch_size=4, rng=seed) for seed in (5, 5, 6))
+    first, second = labels(a), labels(a)
+    assert (first != second).any()
+    np.testing.assert_array_equal(labels(b), first)
+    np.testing.assert_array_equal(labels(b), second)
+    assert (labels(c) != first).any()
+
+
+def test_setting_the_epoch_repeats_it():
+    loader = DataLoader((X, Y), batch_size=4, rng=1)
+    epochs = [labels(loader) for _ in range(3)]
+    loader.epoch = 1
+    np.testing.assert_array_equal(labels(loader), epochs[1])
+    assert loader.epoch == 2
+    np.testing.assert_array_equal(loader.order(2), epochs[2])
+
+
+def test_a_generator_gives_the_seed_once():
+    a, b = (DataLoader((X, Y), batch_size=4, rng=np.random.default_rng(3)) for _ in range(2))
+    np.testing.assert_array_equal(labels(a), labels(b))
+    rng = np.random.default_rng(3)
+    loader = DataLoader((X, Y), batch_size=4, rng=rng)
+    state = rng.bit_generator.state
+    labels(loader)
+    assert rng.bit_generator.state == state
+
+
+def test_no_seed_gives_a_new_order_each_time():
+    orders = {tuple(labels(DataLoader((X, Y), batch_size=4))) for _ in range(5)}
+    assert len(orders) > 1
+
+
+def test_stopping_in_the_middle_of_an_epoch_does_not_disturb_the_next():
+    a, b = (DataLoader((X, Y), batch_size=4, rng=0) for _ in range(2))
+    next(iter(a))
+    labels(b)
+    np.testing.assert_array_equal(labels(a), labels(b))
+
+
+def test_targets_may_have_two_dimensions():
+    loader = DataLoader((X, X + 1), batch_size=4, rng=0)
+    for x, y in loader:
+        np.testing.assert_array_equal(np.asarray(x) + 1, y)
+
+
+def test_the_data_is_kept_by_reference():
+    loader = DataLoader((X, Y), batch_size=4)
+    assert loader.x is X
+    assert loader.y is Y
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "error", "message"),
+    [
+        (X, {}, TypeError, r"pair \(X, y\)"),
+        ((X,), {}, TypeError, r"pair \(X, y\)"),
+        ((X, Y[:9]), {}, ValueError, r"one target per row: X has shape \(10, 2\), y has shape"),
+        ((X, np.float64(3)), {}, ValueError, "one target per row"),
+        ((X, X[None]), {}, ValueError, "one target per row"),
+        ((X[:0], Y[:0]), {}, ValueError, "at least one sample"),
+        ((X[:, 0], Y), {}, ValueError, r"shape \(batch, n_features\)"),
+        ((X.astype(object), Y), {}, TypeError, "dtype object"),
+        ((X, Y), {"batch_size": 0}, ValueError, "batch_size >= 1; got 0"),
+        ((X, Y), {"batch_size": -3}, ValueError, "batch_size >= 1"),
+        ((X, Y), {"batch_size": 2.0}, TypeError, "integer batch_size; got 2.0"),
+        ((X, Y), {"batch_size": True}, TypeError, "integer batch_size"),
+        ((X, Y), {"batch_size": 11, "drop_last": True}, ValueError, "give no batch of 11"),
+        ((X, Y), {"rng": -1}, ValueError, "seed >= 0; got -1"),
+        ((X, Y), {"rng": 1.5}, TypeError, "Generator, an integer or None; got 1.5"),
+    ],
+)
+def test_bad_data_and_settings_are_refused(data, options, error, message):
+    with pytest.raises(error, match=message):
+        DataLoader(data, **{"batch_size": 4, **options})

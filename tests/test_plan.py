@@ -1,0 +1,170 @@
+"""Plans: an order of the nonzeros that loses none of them, in memory that follows their number."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nnsparse import plan as plans
+from nnsparse.plan import PANELS, panel_bounds, plan_of, plans_built, positions, slab_size
+from nnsparse.testing import odd_topologies, random_topology
+from nnsparse.topology import Topology
+
+ODD = dict(odd_topologies(np.random.default_rng(0)))
+
+
+def recovered(slabs, n_out, n_in):
+    """Return (row, column) of each nonzero in plan order, read off the slabs in plain Python."""
+    rows, columns = [], []
+    n_slabs = max(1, -(-n_in // slabs.slab))
+    for first, last in zip(slabs.panels[:-1], slabs.panels[1:], strict=True):
+        for s in range(n_slabs):
+            start = first * n_slabs + s * (last - first)
+            for run in range(start, start + last - first):
+                assert first <= slabs.outputs[run] < last
+                for k in range(slabs.pointers[run], slabs.pointers[run + 1]):
+                    rows.append(int(slabs.outputs[run]))
+                    columns.append(s * slabs.slab + int(slabs.indices[k]))
+    return np.array(rows, np.int64), np.array(columns, np.int64)
+
+
+def check(topology):
+    n_out, n_in = topology.shape
+    plan, order = plan_of(topology), positions(topology)
+    rows, columns = topology.coo()
+    np.testing.assert_array_equal(np.sort(order), np.arange(topology.nnz))
+    found = recovered(plan.forward, n_out, n_in)
+    np.testing.assert_array_equal(found[0][order], rows)
+    np.testing.assert_array_equal(found[1][order], columns)
+    # The transposed slabs hold the same nonzeros, and `source` says which is which.
+    columns_t, rows_t = recovered(plan.transposed, n_in, n_out)
+    np.testing.assert_array_equal(found[0][plan.source], rows_t)
+    np.testing.assert_array_equal(found[1][plan.source], columns_t)
+    np.testing.assert_array_equal(np.sort(plan.source), np.arange(topology.nnz))
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_every_nonzero_is_recovered_from_the_plan_of_an_odd_topology(name):
+    check(ODD[name])
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 2**32 - 1))
+def test_every_nonzero_is_recovered_from_the_plan_of_any_topology(seed):
+    check(random_topology(np.random.default_rng(seed), 150, 400))
+
+
+def test_one_row_with_almost_all_nonzeros_is_planned_like_any_other():
+    mask = np.zeros((200, 300), np.bool_)
+    mask[57] = True
+    mask[::17, 3] = True
+    check(Topology.from_dense(mask))
+    check(Topology.from_dense(mask.T))
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_panels_cover_all_outputs_in_order(name):
+    topology = ODD[name]
+    bounds = panel_bounds(topology.indptr)
+    assert bounds[0] == 0
+    assert bounds[-1] == topology.shape[0]
+    assert (np.diff(bounds) >= 0).all()
+    assert len(bounds) - 1 <= PANELS
+
+
+def test_panels_hold_about_equally_many_nonzeros():
+    topology = Topology.random((1000, 500), density=0.2, rng=0)
+    work = np.diff(topology.indptr[panel_bounds(topology.indptr)])
+    assert len(work) == PANELS
+    assert work.max() < 1.1 * work.mean()
+
+
+def test_runs_are_sorted_by_length_within_a_panel_and_slab():
+    s = plan_of(Topology.random((300, 700), density=0.2, rng=0)).forward
+    lengths = np.diff(s.pointers)
+    n_slabs = -(-700 // s.slab)
+    assert n_slabs > 1
+    for first, last in zip(s.panels[:-1], s.panels[1:], strict=True):
+        block = lengths[first * n_slabs : last * n_slabs].reshape(n_slabs, last - first)
+        assert (np.diff(block, axis=1) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("n_in", "density", "width"),
+    [
+        (200, 0.5, 1),
+        (256, 0.01, 1),
+        (257, 0.02, 2),
+        (5000, 0.5, 1),
+        (65_536, 1e-4, 2),
+        (70_000, 1e-5, 4),
+    ],
+)
+def test_indices_take_one_two_or_four_bytes_by_the_size_of_a_slab(n_in, density, width):
+    topology = Topology.random((20, n_in), density=density, rng=0)
+    assert plan_of(topology).forward.indices.itemsize == width
+    if n_in < 1000:
+        check(topology)
+
+
+def test_outputs_take_two_bytes_up_to_65536_of_them():
+    assert plan_of(Topology.empty((65_536, 1))).forward.outputs.dtype == np.uint16
+    assert plan_of(Topology.empty((65_537, 1))).forward.outputs.dtype == np.uint32
+    topology = Topology.from_coo((65_537, 2), [65_536, 0], [1, 0])
+    check(topology)
+
+
+@given(st.integers(0, 10**7), st.integers(0, 10**7), st.floats(0, 1))
+def test_a_plan_has_at_most_one_pointer_for_two_nonzeros_beside_one_per_output(n_out, n_in, share):
+    # The number of runs decides the memory; sizes are tried that no test could build.
+    nnz = int(share**8 * n_out * n_in)
+    slab = slab_size(n_out, n_in, nnz)
+    assert slab & (slab - 1) == 0
+    assert max(1, -(-n_in // slab)) * n_out <= nnz / 2 + n_out + 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "nnz"),
+    [((10**6, 10**6), 10**6), ((10, 10**6), 1000), ((10**6, 10), 1000), ((3, 2 * 10**6), 6)],
+)
+def test_a_very_wide_and_sparse_plan_takes_memory_in_the_number_of_nonzeros(shape, nnz):
+    topology = Topology.random(shape, nnz=nnz, rng=0)
+    plan = plan_of(topology)
+    assert plan.nbytes <= 20 * (nnz + sum(shape))
+    rows, columns = topology.coo()
+    source = plan.source
+    # Position by position would be slow in Python: compare sums that an error would change.
+    order = positions(topology)
+    assert np.array_equal(np.sort(order), np.arange(nnz))
+    assert np.array_equal(np.sort(source), np.arange(nnz))
+    runs = np.repeat(plan.forward.outputs.astype(np.int64), np.diff(plan.forward.pointers))
+    np.testing.assert_array_equal(runs[order], rows)
+    runs = np.repeat(plan.transposed.outputs.astype(np.int64), np.diff(plan.transposed.pointers))
+    by_transposed = np.empty(nnz, np.int64)
+    by_transposed[source] = runs
+    np.testing.assert_array_equal(by_transposed[order], columns)
+
+
+def test_a_plan_is_built_once_for_a_topology_and_kept_with_it():
+    topology = Topology.random((30, 40), density=0.1, rng=0)
+    before = plans_built()
+    plan = plan_of(topology)
+    assert plan_of(topology) is plan
+    assert plans_built() == before + 1
+
+
+def test_making_a_topology_builds_no_plan():
+    before = plans_built()
+    topology = Topology.random((30, 40), density=0.1, rng=0)
+    topology.transpose(), positions(topology)
+    assert plans_built() == before
+
+
+def test_the_order_does_not_depend_on_the_machine():
+    # A checkpoint in canonical order must not be the only one that can be read elsewhere, and a
+    # seed must give the same network: the order is a function of the topology only.
+    topology = Topology.random((100, 300), density=0.3, rng=7)
+    assert plans.PANELS == 8
+    np.testing.assert_array_equal(positions(topology), positions(topology))
+    again = Topology(topology.shape, topology.indptr, topology.indices)
+    np.testing.assert_array_equal(positions(again), positions(topology))

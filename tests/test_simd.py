@@ -1,0 +1,123 @@
+"""Each vector operation against NumPy, on one vector of every kind of length."""
+
+import numba
+import numpy as np
+import pytest
+from numba.core.errors import TypingError
+
+from nnsparse import simd, simd_block
+from nnsparse.simd import (
+    add,
+    broadcast,
+    fold,
+    load,
+    madd,
+    mul,
+    relu,
+    splat,
+    store,
+    total,
+    totals,
+    where_positive,
+    zero,
+)
+
+# Tests compile without the cache: its salt does not cover them.
+njit = numba.njit(error_model="numpy", fastmath={"contract"})
+
+
+def make_kernel(n, part):
+    @njit
+    def kernel(a, b, c, out, sums):
+        x, y, z = load(a, 0, n), load(b, 0, n), load(c, 0, n)
+        store(out, 0, add(x, y))
+        store(out, n, mul(x, y))
+        store(out, 2 * n, madd(x, y, z))
+        store(out, 3 * n, relu(x))
+        store(out, 4 * n, where_positive(x, y))
+        store(out, 5 * n, splat(a[1], n))
+        store(out, 6 * n, broadcast(b, 2, x))
+        store(out, 7 * n, zero(a, n))
+        sums[0] = total(x)
+        store(sums, 1, totals(x, y, z, x))
+        store(sums, 5, fold(x, part))
+
+    return kernel
+
+
+@pytest.mark.parametrize(("n", "dtype"), [(4, np.float64), (16, np.float32), (128, np.float32)])
+def test_every_operation_matches_numpy(n, dtype):
+    a, b, c = (np.random.default_rng(i).standard_normal(n).astype(dtype) for i in range(3))
+    out = np.full((8, n), np.nan, dtype)
+    part = max(4, n // 4)
+    sums = np.full(5 + part, np.nan, dtype)
+    make_kernel(n, part)(a, b, c, out.reshape(-1), sums)
+    eps = np.finfo(dtype).eps
+    np.testing.assert_array_equal(out[0], a + b)
+    np.testing.assert_array_equal(out[1], a * b)
+    np.testing.assert_allclose(out[2], a * b + c, rtol=0, atol=8 * eps)
+    np.testing.assert_array_equal(out[3], np.maximum(a, 0))
+    np.testing.assert_array_equal(out[4], np.where(a > 0, b, 0))
+    np.testing.assert_array_equal(out[5:8], np.broadcast_to([[a[1]], [b[2]], [0]], (3, n)))
+    atol = n * eps * np.abs([a, b, c]).sum()
+    np.testing.assert_allclose(sums[:5], [v.sum() for v in (a, a, b, c, a)], rtol=0, atol=atol)
+    folded = a.astype(np.float64).reshape(-1, part).sum(axis=0)
+    np.testing.assert_allclose(sums[5:], folded, rtol=0, atol=atol)
+
+
+def test_nan_infinity_and_minus_zero_go_through_relu_and_its_gate():
+    n = 16
+    a = np.zeros(n, np.float32)
+    a[:5] = np.nan, np.inf, -np.inf, -0.0, 0.0
+    b = np.arange(1, n + 1, dtype=np.float32)
+    b[5] = np.nan
+    a[5] = 1
+    out, sums = np.empty((8, n), np.float32), np.empty(9, np.float32)
+    make_kernel(n, 4)(a, b, a, out.reshape(-1), sums)
+    np.testing.assert_array_equal(out[3, :6], [np.nan, np.inf, 0, 0, 0, 1])
+    # The gate is open where the output is NaN, so that a NaN is not hidden.
+    np.testing.assert_array_equal(out[4, :6], [1, 2, 0, 0, 0, np.nan])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_block_of_16_by_16_is_transposed(dtype):
+    @njit
+    def turn(a, index, out):
+        block = simd_block.load_rows(a, 3, 20)
+        simd_block.store_rows(out, 1, 18, simd_block.transpose(block))
+        block = simd_block.load_rows_at(a, index, 2, 20, 1)
+        simd_block.store_rows(out, 18 * 16, 18, block)
+
+    a = np.arange(20.0 * 20).astype(dtype)
+    index = np.random.default_rng(0).permutation(18).astype(np.int64)
+    out = np.full((32, 18), -1, dtype)
+    turn(a, index, out.reshape(-1))
+    rows = a.reshape(20, 20)
+    np.testing.assert_array_equal(out[:16, 1:17], rows[:16, 3:19].T)
+    np.testing.assert_array_equal(out[16:, :16], rows[index[2:]][:, 1:17])
+    assert (out[:16, [0, 17]] == -1).all()  # nothing beside the block is touched
+
+
+def test_a_length_that_is_no_constant_is_refused_at_compile_time():
+    @njit
+    def kernel(a, n):
+        return total(load(a, 0, n))
+
+    with pytest.raises(TypingError, match="compile-time constant"):
+        kernel(np.ones(16, np.float32), 16)
+
+
+def test_vectors_of_different_types_do_not_mix():
+    @njit
+    def kernel(a, b):
+        return total(add(load(a, 0, 4), load(b, 0, 4)))
+
+    with pytest.raises(TypingError, match="two equal vector types"):
+        kernel(np.ones(4, np.float32), np.ones(4, np.float64))
+
+
+def test_a_vector_type_is_known_by_dtype_and_length():
+    f32, f64 = numba.types.float32, numba.types.float64
+    assert simd.Vector(f32, 16) == simd.Vector(f32, 16)
+    assert simd.Vector(f32, 16) != simd.Vector(f32, 32)
+    assert simd.Vector(f32, 16) != simd.Vector(f64, 16)
