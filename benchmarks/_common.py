@@ -22,6 +22,10 @@ from numpy.typing import NDArray
 # slow whoever comes next: after a torch product our step took 1.35 times as long for 10 ms, and
 # as long as ever after 20 ms; OpenBLAS gives up after 2**26 clock ticks, 26 ms.
 PAUSE = 0.05  # seconds of silence before each rival's block
+# After a silence both of our threads often woke on one core, where they stayed until the scheduler
+# looked again: steps took twice as long, or 8 ms more. Training runs on without a pause, so a block
+# is timed after this many seconds of untimed steps.
+WARM = 0.06
 TOTAL = "total"
 
 
@@ -57,8 +61,9 @@ def interleave(
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
     """Time rivals in turn, so that whatever drifts on the machine hits all of them alike.
 
-    Each of `repeats` rounds starts with another rival. A rival's block is: silence, one untimed
-    step that brings its threads and data back, then `calls` timed steps.
+    Each of `repeats` rounds starts with another rival. A rival's block is: silence; untimed steps
+    (at least one, for a bit longer than the silence) that bring its threads and data back; then
+    `calls` timed steps.
 
     Returns
     -------
@@ -74,7 +79,10 @@ def interleave(
             for rival in [*rivals[first:], *rivals[:first]]:
                 progress(rival.name)
                 time.sleep(pause)
+                warm = time.perf_counter() + pause * WARM / PAUSE
                 rival.step()
+                while time.perf_counter() < warm:
+                    rival.step()
                 stamps[rival.name] += [rival.step() for _ in range(calls)]
             gc.collect()
     finally:

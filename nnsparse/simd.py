@@ -11,7 +11,7 @@ bounds.
 from __future__ import annotations
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.core.datamodel import PrimitiveModel, register_default
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
@@ -260,19 +260,3 @@ def totals(typingctx, a, b, c, d):
         return value
 
     return result(a, b, c, d), codegen
-
-
-@intrinsic
-def prefetch(typingctx, array, offset):
-    """Ask the CPU to bring the cache line of an element into its first-level cache."""
-
-    def codegen(context, builder, signature, args):
-        data = context.make_array(array)(context, builder, args[0]).data
-        offset_ = context.cast(builder, args[1], signature.args[1], types.intp)
-        address = builder.bitcast(builder.gep(data, [offset_]), cgutils.voidptr_t)
-        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, *[ir.IntType(32)] * 3])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        builder.call(function, [address, _i32(0), _i32(3), _i32(1)])
-        return context.get_dummy_value()
-
-    return types.void(array, offset), codegen

@@ -8,7 +8,7 @@ from typing import Any
 from numba import prange
 
 from nnsparse import jit
-from nnsparse.simd import add, fold, load, mul, prefetch, store, total, totals
+from nnsparse.simd import add, fold, load, mul, store, total, totals
 
 
 @cache
@@ -30,16 +30,11 @@ def sddmm(lanes: int) -> Any:
             first = panels[task // n_slabs]
             size = panels[task // n_slabs + 1] - first
             run = first * n_slabs + s * size
-            far = slab <= 256 or size > 256  # fetching the next output pays (1.1x at 50 to 90 %)
             for tile in range(n_tiles):
                 source = (tile * n_in + s * slab) * lanes
                 k = pointers[run]
                 for j in range(run, run + size):
                     end = pointers[j + 1]
-                    if far:
-                        ahead = (tile * n_out + outputs[min(j + 1, run + size - 1)]) * lanes
-                        for lane in range(0, lanes, 16):
-                            prefetch(d, ahead + lane)
                     delta = load(d, (tile * n_out + outputs[j]) * lanes, lanes)
                     # Four at a time: their sums share the shuffles of one reduction.
                     while k + 4 <= end:

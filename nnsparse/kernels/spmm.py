@@ -12,7 +12,7 @@ from typing import Any
 from numba import prange
 
 from nnsparse import jit
-from nnsparse.simd import load, madd, mul, prefetch, relu, splat, store
+from nnsparse.simd import load, madd, mul, relu, splat, store
 
 
 @cache
@@ -33,7 +33,6 @@ def spmm(lanes: int) -> Any:
             tile = task // n_panels
             first = panels[task % n_panels]
             size = panels[task % n_panels + 1] - first
-            far = slab <= 256 or size > 256  # fetching the next output pays
             row = lanes if tile == n_tiles - 1 else 0
             for s in range(n_slabs):
                 source = (tile * n_in + s * slab) * lanes
@@ -42,10 +41,6 @@ def spmm(lanes: int) -> Any:
                 for j in range(run, run + size):
                     o = outputs[j]
                     target = (tile * n_out + o) * lanes
-                    if far:
-                        ahead = (tile * n_out + outputs[min(j + 1, run + size - 1)]) * lanes
-                        for lane in range(0, lanes, 16):
-                            prefetch(out, ahead + lane)
                     if s == 0:
                         acc = mul(splat(bias[o], lanes), load(valid, row, lanes))
                     else:
