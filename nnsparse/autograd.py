@@ -131,8 +131,13 @@ class Tensor:
         RuntimeError
             If self has no history, or it was already used and freed.
         """
+        given: set[int] = set()  # rules may hand one array to two leaves; each gets its own
         for leaf, value in sweep(self, gradient, None, retain_graph, create_graph=False):
-            leaf.grad = value.data if leaf.grad is None else np.asarray(leaf.grad + value.data)
+            if leaf.grad is not None:
+                leaf.grad = np.asarray(leaf.grad + value.data)
+            else:
+                leaf.grad = np.array(value.data) if id(value.data) in given else value.data
+            given.add(id(value.data))
 
     if TYPE_CHECKING:  # `ops.arithmetic` provides these
         T: Tensor

@@ -204,6 +204,7 @@ def vector_bits() -> int:
 
 # ---------------------------------------------------------------- threads
 
+MAX_THREADS: int = numba.config.NUMBA_NUM_THREADS  # what scratch memory is laid out for
 _layer_known = False
 _guard: threading.Lock | None = None
 _finding = threading.Lock()
@@ -235,7 +236,7 @@ def set_num_threads(n: int) -> None:
     ValueError
         If `n` is not an integer in that range.
     """
-    limit = numba.config.NUMBA_NUM_THREADS
+    limit = MAX_THREADS
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= limit:
         raise ValueError(f"set_num_threads expects an integer from 1 to {limit} (cores); got {n!r}")
     numba.set_num_threads(n)

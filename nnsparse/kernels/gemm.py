@@ -50,6 +50,20 @@ def block1(a, i, step, b, j, pitch, depth, c):
     return c
 
 
+@jit.inline
+def rows4(d, a, lanes, pack, j, out, t, pitch, fresh, none):
+    """Add d·xᵀ to four rows of `out` from offset `t` on (or write it, if `fresh`), as wide as the vector `none`."""
+    c0 = c1 = c2 = c3 = none
+    if not fresh:
+        c0, c1 = load(out, t, none), load(out, t + pitch, none)
+        c2, c3 = load(out, t + 2 * pitch, none), load(out, t + 3 * pitch, none)
+    c0, c1, c2, c3 = block4(d, a, lanes, 1, pack, j, ROWS, lanes, c0, c1, c2, c3)
+    store(out, t, c0)
+    store(out, t + pitch, c1)
+    store(out, t + 2 * pitch, c2)
+    store(out, t + 3 * pitch, c3)
+
+
 @cache
 def gemm(lanes: int, width: int) -> Any:
     """Return the kernel out = W·x (+ bias, ReLU); W is (n_out, n_in), row-major, given flat."""
@@ -179,6 +193,7 @@ def gemm_w(lanes: int, width: int) -> Any:
             last = min(n_out, first + per_split)
             base = get_thread_id() * (lanes + 1) * ROWS
             edge = base + lanes * ROWS  # one row behind the packed block
+            wide, narrow = zero(out, width), zero(out, 16)
             for tile in range(n_tiles):
                 whole = columns // 16 * 16
                 for i in range(0, whole, 16):
@@ -188,34 +203,30 @@ def gemm_w(lanes: int, width: int) -> Any:
                 for i in range(whole, columns):
                     for lane in range(x.shape[2]):
                         pack[base + lane * ROWS + i] = x[tile, start + i, lane]
+                fresh = tile == 0
                 for o in range(first, last, 4):
-                    n = min(4, last - o)
                     a = (tile * n_out + o) * lanes
-                    for column in range(0, columns, width):
-                        t = o * n_in + start + column
-                        if n == 4 and column + width <= columns:
-                            c0 = c1 = c2 = c3 = zero(out, width)
-                            if tile > 0:
-                                c0, c1 = load(out, t, width), load(out, t + n_in, width)
-                                c2 = load(out, t + 2 * n_in, width)
-                                c3 = load(out, t + 3 * n_in, width)
-                            c0, c1, c2, c3 = block4(
-                                d, a, lanes, 1, pack, base + column, ROWS, lanes, c0, c1, c2, c3
-                            )
-                            store(out, t, c0)
-                            store(out, t + n_in, c1)
-                            store(out, t + 2 * n_in, c2)
-                            store(out, t + 3 * n_in, c3)
-                        else:
-                            inside = min(width, columns - column)
-                            for r in range(n):
-                                for i in range(width):
-                                    kept = tile > 0 and i < inside
-                                    pack[edge + i] = out[t + r * n_in + i] if kept else 0
-                                c = load(pack, edge, width)
-                                c = block1(d, a + r * lanes, 1, pack, base + column, ROWS, lanes, c)
-                                store(pack, edge, c)
-                                for i in range(inside):
-                                    out[t + r * n_in + i] = pack[edge + i]
+                    t = o * n_in + start
+                    column = 0
+                    if o + 4 <= last:
+                        while column + width <= columns:
+                            j = base + column
+                            rows4(d, a, lanes, pack, j, out, t + column, n_in, fresh, wide)
+                            column += width
+                        while column + 16 <= columns:
+                            j = base + column
+                            rows4(d, a, lanes, pack, j, out, t + column, n_in, fresh, narrow)
+                            column += 16
+                    for c in range(column, columns, 16):
+                        inside = min(16, columns - c)
+                        for r in range(min(4, last - o)):
+                            at = t + r * n_in + c
+                            for i in range(16):
+                                pack[edge + i] = 0 if fresh or i >= inside else out[at + i]
+                            acc = load(pack, edge, 16)
+                            acc = block1(d, a + r * lanes, 1, pack, base + c, ROWS, lanes, acc)
+                            store(pack, edge, acc)
+                            for i in range(inside):
+                                out[at + i] = pack[edge + i]
 
     return gemm_w_kernel

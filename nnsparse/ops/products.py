@@ -113,9 +113,9 @@ class Dense(Structure):
         self.n_out, self.n_in = n_out, n_in
 
     @staticmethod
-    def _splits(pieces: int) -> int:
-        """Return into how many ranges to cut the outputs, so that every thread gets several tasks."""
-        return max(1, -(-4 * jit.get_num_threads() // max(1, pieces)))
+    def _splits(pieces: int, each: int) -> int:
+        """Return into how many ranges to cut the outputs, so that every thread gets `each` tasks or more."""
+        return max(1, -(-each * jit.MAX_THREADS // max(1, pieces)))
 
     def forward(self, w: Array, x: Array, batch: int, bias: Array | None, rectify: bool) -> Array:
         n_tiles, _, lanes = x.shape
@@ -124,16 +124,14 @@ class Dense(Structure):
             bias = _no_bias(self.n_out, x.dtype)
         valid = _valid(batch % lanes, lanes, x.dtype)
         kernel = dense_kernels.gemm(lanes, dense_kernels.width(lanes, x.itemsize))
-        kernel(w.reshape(-1), self._splits(n_tiles), bias, valid, rectify, x, out)
+        kernel(w.reshape(-1), self._splits(n_tiles, 4), bias, valid, rectify, x, out)
         return out
 
     def transposed(self, w: Array, d: Array) -> Array:
         n_tiles, _, lanes = d.shape
         out = tiles.empty((n_tiles, self.n_in, lanes), d.dtype)
         kernel = dense_kernels.gemm_t(lanes, dense_kernels.width(lanes, d.itemsize))
-        pack = tiles.empty(
-            (jit.get_num_threads() * dense_kernels.ROWS * dense_kernels.DEPTH,), d.dtype
-        )
+        pack = tiles.empty((jit.MAX_THREADS * dense_kernels.ROWS * dense_kernels.DEPTH,), d.dtype)
         kernel(w.reshape(-1), pack, d, out)
         return out
 
@@ -141,8 +139,8 @@ class Dense(Structure):
         lanes = x.shape[2]
         out = (tiles.empty if len(x) else tiles.zeros)((self.n_out, self.n_in), x.dtype)
         kernel = dense_kernels.gemm_w(lanes, dense_kernels.width(dense_kernels.ROWS, x.itemsize))
-        splits = self._splits(-(-self.n_in // dense_kernels.ROWS))
-        pack = tiles.empty((jit.get_num_threads() * (lanes + 1) * dense_kernels.ROWS,), x.dtype)
+        splits = self._splits(-(-self.n_in // dense_kernels.ROWS), 8)
+        pack = tiles.empty((jit.MAX_THREADS * (lanes + 1) * dense_kernels.ROWS,), x.dtype)
         kernel(splits, pack, d, x, out.reshape(-1))
         return out
 
