@@ -12,7 +12,7 @@ import numpy as np
 import nnsparse as ns
 from nnsparse import datasets, nn, optim
 from nnsparse.data import DataLoader
-from nnsparse.train import check_finite
+from nnsparse.train import NonFiniteLossError, check_finite
 
 Split = tuple[np.ndarray, np.ndarray]
 
@@ -26,7 +26,10 @@ def load_digits(name: str) -> tuple[str, Split, Split]:
         except datasets.DataUnavailable as error:
             if name == "mnist":
                 raise SystemExit(str(error)) from None
-            print(f"{error}\n\nMNIST cannot be had, so the embedded digits are used instead.\n")
+            print(
+                "MNIST cannot be had, so the embedded digits are used instead. Why, and how to get it:"
+            )
+            print("".join(f"  | {line}\n" for line in str(error).splitlines()))
     train, test = datasets.digits()
     return "digits (embedded, drawn by nnsparse)", train, test
 
@@ -58,7 +61,10 @@ class Run:
             self.optimizer.step()
             self.seconds.append(time.perf_counter() - start)
             step = len(self.losses)
-            self.losses.append(check_finite(loss, self.model, step, self.optimizer))
+            try:
+                self.losses.append(check_finite(loss, self.model, step, self.optimizer))
+            except NonFiniteLossError as error:
+                raise SystemExit(f"{self.name}: {error}") from None
             bar.update()
         ns.set_num_threads(threads)
         self.accuracy.append(float((self.model.predict(test[0]).argmax(1) == test[1]).mean()))

@@ -126,6 +126,10 @@ class Tensor:
         retain_graph : bool
             Keep what the sweep needs, to sweep again.
 
+        Notes
+        -----
+        The sweep reads the parameters as they are now: call it before `optimizer.step()`, not after.
+
         Raises
         ------
         RuntimeError

@@ -206,13 +206,31 @@ def vector_bits() -> int:
 
 MAX_THREADS: int = numba.config.NUMBA_NUM_THREADS  # what scratch memory is laid out for
 _layer_known = False
+_forked = False
 _guard: threading.Lock | None = None
 _finding = threading.Lock()
+
+
+def _mark_fork() -> None:
+    """Note in a forked child that the parent's threads are gone; OpenMP would end the process otherwise."""
+    global _layer_known, _forked
+    _forked = _forked or _layer_known
+    _layer_known = False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_mark_fork)
 
 
 def _find_guard() -> threading.Lock | None:
     """Start Numba's threads and return a lock if their layer aborts on concurrent calls (numba#8563)."""
     global _layer_known, _guard
+    if _forked:
+        raise RuntimeError(
+            "nnsparse was used before this process was forked, and its threads do not survive a "
+            "fork. Start processes with multiprocessing.get_context('spawn') or 'forkserver', or "
+            "fork before the first use of nnsparse."
+        )
     with _finding:
         if not _layer_known:
             from numba.np.ufunc import parallel as layer

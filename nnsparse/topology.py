@@ -91,9 +91,10 @@ class Topology:
     def _from_keys(cls, shape: Shape, keys: NDArray[np.int64]) -> Topology:
         """Build from increasing keys row * n_in + column."""
         n_out, n_in = shape
-        starts = np.arange(n_out + 1, dtype=np.int64) * n_in
-        indptr = np.searchsorted(keys, starts)
-        return cls._canonical(shape, indptr, keys - np.repeat(starts[:-1], np.diff(indptr)))
+        rows, columns = np.divmod(keys, max(n_in, 1))
+        indptr = np.zeros(n_out + 1, np.int64)
+        np.cumsum(np.bincount(rows, minlength=n_out), out=indptr[1:])
+        return cls._canonical(shape, indptr, columns)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a Topology is immutable; cannot set {name}. Build a new one.")
@@ -184,6 +185,7 @@ class Topology:
                 f"from_scipy expects shape (n_out, n_in); got {matrix.shape}. Reshape it."
             )
         shape = check_shape(matrix.shape)
+        check_scipy(matrix)
         csr = matrix.tocsr()
         ones = np.ones(csr.indices.size, np.bool_)
         copy = sparse.csr_array((ones, csr.indices, csr.indptr), shape=shape, copy=True)
@@ -574,3 +576,26 @@ def _check_sorted(indptr: NDArray[Any], columns: NDArray[Any]) -> None:
             f"Topology expects strictly increasing columns within a row; got {kind}: column "
             f"{column} after {before} in row {row}. Use Topology.from_scipy, which sorts."
         )
+
+
+def check_scipy(matrix: Any) -> None:
+    """Refuse a SciPy sparse matrix whose index arrays are inconsistent, before SciPy itself follows them.
+
+    Raises
+    ------
+    ValueError
+        If an index is out of range or the arrays do not fit together.
+    """
+    try:
+        if matrix.format in ("csr", "csc", "bsr"):
+            matrix.check_format(full_check=True)
+        elif matrix.format == "coo":
+            for name, index, size in zip(
+                ("row", "col"), (matrix.row, matrix.col), matrix.shape, strict=True
+            ):
+                if len(index) != len(matrix.data):
+                    raise ValueError(f"{len(matrix.data)} values but {len(index)} {name} indices")
+                if len(index) and (index.min() < 0 or index.max() >= size):
+                    raise ValueError(f"{name} indices must be from 0 to {size - 1}")
+    except ValueError as error:
+        raise ValueError(f"the SciPy matrix is inconsistent: {error}") from error

@@ -3,11 +3,16 @@
 Never a crash, never a wrong number. Files that are corrupt or missing are in `datasets/`.
 """
 
+import copy
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from scipy import sparse
 
-from nnsparse import Topology, data, nn, optim, tensor
+from nnsparse import Tensor, Topology, data, nn, optim, tensor
 from nnsparse.nn.normalization import BatchNorm1d
 from nnsparse.train import NonFiniteLossError, check_finite
 
@@ -352,3 +357,99 @@ def test_a_batch_of_the_wrong_width_is_refused_by_a_first_layer_that_is_not_affi
         model(X[:, :11])
     with pytest.raises(ValueError, match="empty batch"):
         model(X[:0])
+
+
+# ---------------------------------------------------------------- what a hostile reader tried
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+@pytest.mark.parametrize(
+    "layer", [nn.Linear(20, 30, rng=0), nn.SparseLinear(20, 30, density=1, rng=0)]
+)
+@pytest.mark.parametrize(
+    "replace",
+    [
+        lambda a: a[:1].copy(),
+        lambda a: a.astype(np.float64),
+        lambda a: np.zeros((*a.shape, 2), a.dtype)[..., 0],
+    ],
+)
+def test_a_parameters_array_that_was_replaced_by_another_is_refused(layer, name, replace):
+    layer = copy.deepcopy(layer)
+    parameter = getattr(layer, name)
+    parameter.data = replace(parameter.data)
+    with pytest.raises((ValueError, TypeError), match=r"expects|weights"):
+        layer(np.ones((2, 20), np.float32))
+
+
+def test_a_transposed_dense_weight_is_refused():
+    layer = nn.Linear(20, 30, rng=0)
+    layer.weight.data = np.ascontiguousarray(layer.weight.data.T)
+    with pytest.raises(ValueError, match=r"weight.data of shape \(30, 20\)"):
+        layer(np.ones((2, 20), np.float32))
+
+
+def _coo(rows):
+    matrix = sparse.coo_matrix(np.eye(3))
+    matrix.row = np.array(rows, np.int32)
+    return matrix
+
+
+def _csr(field, values):
+    matrix = sparse.csr_matrix(np.eye(3))
+    setattr(matrix, field, np.array(values, np.int32))
+    return matrix
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        _coo([0, 1, 10**9]),
+        _coo([0, 1, -1]),
+        _csr("indptr", [0, 50, 2, 3]),
+        _csr("indices", [0, 1, 99]),
+        _csr("indices", [0, 1, -1]),
+    ],
+)
+@pytest.mark.parametrize("make", [Topology.from_scipy, nn.SparseLinear.from_scipy])
+def test_a_scipy_matrix_with_inconsistent_indices_is_refused(make, matrix):
+    with pytest.raises(ValueError, match="the SciPy matrix is inconsistent"):
+        make(matrix)
+
+
+def test_a_complex_scipy_matrix_is_refused():
+    with pytest.raises(TypeError, match="real numbers; got dtype complex128"):
+        nn.SparseLinear.from_scipy(sparse.csr_matrix(np.eye(3) * 1j))
+
+
+def test_backward_through_a_weight_that_has_moved_is_refused():
+    layer = nn.SparseLinear(20, 30, sparsity=0.5, rng=0)
+    out = layer(np.ones((2, 20), np.float32))
+    layer.weight.move_to(Topology.random((30, 20), sparsity=0.5, rng=1))
+    with pytest.raises(RuntimeError, match="moved to another topology after the forward pass"):
+        out.backward(np.ones((2, 30)))
+
+
+def test_a_tiled_tensor_whose_batch_does_not_fit_is_refused():
+    tiled = Tensor(np.ones((1, 20, 16), np.float32), batch=50)
+    with pytest.raises(ValueError, match="batch from 1 to n_tiles"):
+        nn.Linear(20, 30, rng=0)(tiled)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+def test_a_forked_child_is_told_that_threads_do_not_survive():
+    code = (
+        "import os, numpy as np\n"
+        "from nnsparse import nn\n"
+        "layer = nn.Linear(4, 4, rng=0)\n"
+        "layer.predict(np.ones((2, 4)))\n"
+        "if os.fork() == 0:\n"
+        "    try:\n"
+        "        layer.predict(np.ones((2, 4)))\n"
+        "    except RuntimeError as error:\n"
+        "        os._exit(7 if 'spawn' in str(error) else 1)\n"
+        "    os._exit(2)\n"
+        "raise SystemExit(os.waitstatus_to_exitcode(os.wait()[1]))\n"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert process.returncode == 7, process.stderr

@@ -18,7 +18,7 @@ from nnsparse.nn import init
 from nnsparse.nn.module import Module
 from nnsparse.ops.products import Blas, Dense, Sparse, Structure, spmm
 from nnsparse.parameter import Parameter, SparseParameter
-from nnsparse.topology import Topology
+from nnsparse.topology import Topology, check_scipy
 
 Array = NDArray[Any]
 Seed = np.random.Generator | int | None
@@ -65,7 +65,29 @@ class Affine(Module):
                 f"{self._name()} has {self.weight.dtype} weights; got a {x.dtype} activation. "
                 "Give all layers the same dtype."
             )
+        self._check_arrays()
         return spmm(self.weight, x, self.structure, self.bias, rectify)
+
+    def _check_arrays(self) -> None:
+        """Refuse arrays that somebody has put in place of the parameters' own: kernels check no bounds."""
+        structure = self.structure
+        pairs = [("weight", self.weight, structure.weight_shape)]
+        if self.bias is not None:
+            pairs.append(("bias", self.bias, (structure.n_out,)))
+        dtype = pairs[0][1].data.dtype if isinstance(self.weight.data, np.ndarray) else None
+        for name, parameter, shape in pairs:
+            a = parameter.data
+            if not (
+                isinstance(a, np.ndarray)
+                and a.shape == shape
+                and a.dtype == dtype
+                and a.flags.c_contiguous
+            ):
+                got = f"{a.dtype} {a.shape}" if isinstance(a, np.ndarray) else type(a).__name__
+                raise ValueError(
+                    f"{self._name()} expects {name}.data of shape {shape}, dtype {dtype}, "
+                    f"C-contiguous; got {got}. Write into it: {name}.data[...] = values."
+                )
 
     def _name(self) -> str:
         return f"{type(self).__name__}({self.in_features} -> {self.out_features})"
@@ -279,6 +301,9 @@ class SparseLinear(Affine):
             raise TypeError(
                 f"from_scipy expects a SciPy sparse matrix; got {type(matrix).__name__}"
             )
+        if matrix.dtype.kind not in "fiub":
+            raise TypeError(f"from_scipy expects real numbers; got dtype {matrix.dtype}")
+        check_scipy(matrix)
         dtype = np.float64 if matrix.dtype == np.float64 else np.float32
         csr = sparse.csr_matrix(matrix, dtype=dtype, copy=True)
         csr.sum_duplicates()

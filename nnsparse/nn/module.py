@@ -71,14 +71,22 @@ class Module(ABC):
         ValueError
             If x is empty, not 2-D, or has the wrong number of features.
         """
-        return self.forward(x if isinstance(x, Tensor) and x.batch is not None else self._enter(x))
+        if not isinstance(x, Tensor) or x.batch is None:
+            return self.forward(self._enter(x))
+        shape = x.data.shape
+        if len(shape) != 3 or not 0 < x.batch <= shape[0] * shape[2]:
+            raise ValueError(
+                f"{type(self).__name__}: a tiled tensor holds (n_tiles, n_features, lanes) and a "
+                f"batch from 1 to n_tiles * lanes; got {shape} and batch {x.batch}"
+            )
+        return self.forward(x)
 
     def _enter(self, x: ArrayLike | Rows | Tensor) -> Tensor:
         rows = x if isinstance(x, Rows) else Rows(x.data if isinstance(x, Tensor) else x)
         batch = len(rows)
         if batch == 0:
             raise ValueError(
-                f"{self!r}: expected at least one sample; got an empty batch of shape {rows.shape}"
+                f"{type(self).__name__}: expected at least one sample; got an empty batch of shape {rows.shape}"
             )
         lanes = batch if self._whole_batch() else tiles.pick_lanes(batch)
         if isinstance(x, Tensor) and x.requires_grad:

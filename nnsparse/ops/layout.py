@@ -21,7 +21,8 @@ def to_tiles(rows: Rows, lanes: int, dtype: DTypeLike) -> Array:
     out = tiles.empty((tiles.n_tiles(batch, lanes), n_features, lanes), dtype)
     array, index = rows.array, rows.index
     if array.dtype != out.dtype or not array.flags.c_contiguous:
-        array, index = np.ascontiguousarray(array[index], dtype=out.dtype), np.arange(batch)
+        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, as in NumPy
+            array, index = np.ascontiguousarray(array[index], dtype=out.dtype), np.arange(batch)
     gather_rows(array, index, out)
     return out
 

@@ -21,6 +21,7 @@ from nnsparse.kernels.layout import take
 from nnsparse.kernels.sddmm import sddmm as sddmm_kernel
 from nnsparse.kernels.spmm import spmm as spmm_kernel
 from nnsparse.ops.pointwise import relu_gate, sum_samples
+from nnsparse.parameter import SparseParameter
 from nnsparse.plan import plan_of
 from nnsparse.topology import Topology
 
@@ -46,6 +47,11 @@ class Structure(ABC):
     n_out: int
     n_in: int
 
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the weights that the kernels take."""
+        return self.n_out, self.n_in
+
     @abstractmethod
     def forward(self, w: Array, x: Array, batch: int, bias: Array | None, rectify: bool) -> Array:
         """Return W·x (+ bias, then ReLU): x (n_tiles, n_in, lanes) to (n_tiles, n_out, lanes)."""
@@ -67,6 +73,10 @@ class Sparse(Structure):
         self.n_out, self.n_in = topology.shape
         self.topology = topology
         self.plan = plan_of(topology)
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        return self.plan.source.shape
 
     def __reduce__(self) -> tuple[type[Sparse], tuple[Topology]]:
         """Copy and pickle the topology only: the plan is kept with it, or built again."""
@@ -194,6 +204,7 @@ def spmm(
     data = structure.forward(w.data, x.data, x.batch, bias_data, rectify)
 
     def rule(g: Tensor, out: Tensor, needs: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
+        _check_unmoved(w, structure)
         if recording():
             d = relu_gate(out, g) if rectify else g
             bias_gradient = sum_samples(d) if len(needs) == 3 and needs[2] else None
@@ -204,6 +215,16 @@ def spmm(
         return (weight_gradient, input_gradient, bias_gradient)[: len(needs)]
 
     return record(data, (w, x) if bias is None else (w, x, bias), rule, batch=x.batch)
+
+
+def _check_unmoved(w: Tensor, structure: Structure) -> None:
+    """Refuse to go back through a layer whose weights have other positions than on the way there."""
+    if isinstance(w, SparseParameter) and isinstance(structure, Sparse):  # noqa: SIM102
+        if w.topology is not structure.topology:
+            raise RuntimeError(
+                "backward: a sparse weight was moved to another topology after the forward pass "
+                "that this gradient belongs to. Call backward before move_to."
+            )
 
 
 def _gate_and_sum(
@@ -222,6 +243,7 @@ def spmm_t(w: Tensor, d: Tensor, structure: Structure) -> Tensor:
     """Return Wᵀ·d: (batch, n_out) to (batch, n_in), tiled."""
 
     def rule(g: Tensor, out: Tensor, needs: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
+        _check_unmoved(w, structure)
         return (
             sddmm(d, g, structure) if needs[0] else None,
             spmm(w, g, structure) if needs[1] else None,
