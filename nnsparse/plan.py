@@ -89,7 +89,7 @@ def slab_size(n_out: int, n_in: int, nnz: int) -> int:
 
 
 def panel_bounds(indptr: Array) -> NDArray[np.int64]:
-    """Return the first output of each panel: at most one panel per 16 outputs, about equal work (nonzeros + outputs)."""
+    """Return the first output of each panel: one per 16 outputs at most, of about equal work (nonzeros + outputs)."""
     n_out = indptr.size - 1
     n_panels = max(1, min(PANELS, n_out // 16))
     work = indptr.astype(np.int64) + np.arange(n_out + 1, dtype=np.int64)
