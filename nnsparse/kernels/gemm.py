@@ -15,7 +15,7 @@ from nnsparse import jit
 from nnsparse.simd import broadcast, load, madd, mul, relu, splat, store, zero
 from nnsparse.simd_block import load_rows, store_rows, transpose
 
-DEPTH = 128  # k per panel: 128 x 64 lanes of float32 fill the 32 KB of L1 (benchmarks/kernels.py)
+DEPTH = 128  # k per panel: 128 x 64 lanes of float32 fill the 32 KB of L1; not tuned further
 ROWS = 64  # rows of a packed block of A, columns of a packed block of B
 
 

@@ -74,7 +74,7 @@ class Affine(Module):
         pairs = [("weight", self.weight, structure.weight_shape)]
         if self.bias is not None:
             pairs.append(("bias", self.bias, (structure.n_out,)))
-        dtype = pairs[0][1].data.dtype if isinstance(self.weight.data, np.ndarray) else None
+        dtype = self.weight.data.dtype
         for name, parameter, shape in pairs:
             a = parameter.data
             if not (
