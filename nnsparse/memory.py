@@ -23,14 +23,14 @@ class LayerMemory:
         The weights themselves and their gradient.
     state : int
         Optimizer buffers (momentum, ...).
-    transposed : int
-        Values in transposed order during the backward pass (a pooled buffer; counted for each layer all the same).
+    scratch : int
+        Values gathered by each thread for one panel and slab (a pooled buffer; counted for each layer all the same).
     indices : int
         Positions: canonical columns, and inputs within slabs, forward and transposed.
     maps : int
-        From the transposed order to the forward order.
+        From the orders of the products to the order of the weights.
     pointers : int
-        Row pointers, run pointers, outputs of runs, panels.
+        Row pointers, run pointers, outputs of runs, counts of quads, panels.
     """
 
     name: str
@@ -40,7 +40,7 @@ class LayerMemory:
     values: int
     gradient: int
     state: int
-    transposed: int
+    scratch: int
     indices: int
     maps: int
     pointers: int
@@ -53,7 +53,7 @@ class LayerMemory:
     @property
     def without_pointers(self) -> int:
         """Everything that grows with the nonzeros."""
-        return self.values + self.gradient + self.state + self.transposed + self.indices + self.maps
+        return self.values + self.gradient + self.state + self.scratch + self.indices + self.maps
 
     @property
     def dense_total(self) -> int:
@@ -78,8 +78,8 @@ class MemoryReport:
 
     @property
     def weights_and_state(self) -> int:
-        """Bytes held between two steps: all but the gradients and the transposed values."""
-        return sum(m.total - m.gradient - m.transposed for m in self.layers)
+        """Bytes held between two steps: all but the gradients and the scratch memory."""
+        return sum(m.total - m.gradient - m.scratch for m in self.layers)
 
     def __str__(self) -> str:
         kinds = [f.name for f in fields(LayerMemory)][4:]
@@ -140,8 +140,9 @@ def _measure(name: str, p: Parameter) -> LayerMemory:
     if not isinstance(p, SparseParameter):
         return LayerMemory(name, p.shape, p.size, per_weight, values, values, state, 0, 0, 0, 0)
     plan, topology = plan_of(p.topology), p.topology
-    small = plan.forward.indices.nbytes + plan.transposed.indices.nbytes
-    pointers = plan.forward.nbytes + plan.transposed.nbytes - small + topology.indptr.nbytes
+    small = plan.indices_nbytes
+    pointers = plan.nbytes - small - plan.maps_nbytes + topology.indptr.nbytes
+    gathering = (plan.transposed,) if plan.quads is None else (plan.quads, plan.transposed)
     return LayerMemory(
         name,
         topology.shape,
@@ -150,8 +151,8 @@ def _measure(name: str, p: Parameter) -> LayerMemory:
         values,
         values,
         state,
-        transposed=values,
+        scratch=max(order.pack_size for order in gathering) * p.data.itemsize,
         indices=small + topology.nbytes - topology.indptr.nbytes,
-        maps=plan.source.nbytes,
+        maps=plan.maps_nbytes,
         pointers=pointers,
     )

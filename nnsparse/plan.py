@@ -1,8 +1,9 @@
-"""What the kernels need for one topology: slabs forward and transposed, small indices, an index map.
+"""What the kernels need for one topology: the order of the nonzeros for each product, small indices, index maps.
 
-A weight's values, gradient and optimizer state are stored in *plan order*, in which the forward product and the
-weight gradient stream them; `Plan.positions` leads from the canonical order to it. A plan is built once per topology,
-lazily, and kept with it (`plan_of`). The kernels are in `kernels.spmm` and `kernels.sddmm`.
+A weight's values, gradient and optimizer state are stored in *plan order*, in which the weight gradient streams them
+(and the forward product, unless the pattern is so dense that `Quads` are faster); `positions` leads from the canonical
+order to it. A plan is built once per topology, lazily, and kept with it (`plan_of`). The kernels are in `kernels.spmm`
+and `kernels.sddmm`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnsparse import jit
 from nnsparse.kernels import planning
+from nnsparse.simd_quads import MASKS
 from nnsparse.topology import Topology
 
 Array = NDArray[Any]
@@ -38,6 +41,8 @@ class Slabs:
         The output of each run. Within a panel and slab, runs are sorted by length.
     panels : (n_panels + 1,) int64
         The first output of each panel; panels hold about equally many nonzeros.
+    room : int
+        The most nonzeros of one panel and slab.
     """
 
     slab: int
@@ -45,33 +50,99 @@ class Slabs:
     pointers: Array
     outputs: Array
     panels: Array
+    room: int
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
         return sum(a.nbytes for a in (self.indices, self.pointers, self.outputs, self.panels))
 
+    @property
+    def pack_size(self) -> int:
+        """How many values all threads together gather at a time."""
+        return jit.MAX_THREADS * (-(-self.room // 16) * 16)
+
 
 @dataclass(frozen=True, eq=False)
-class Plan:
-    """Slabs of W and of Wᵀ, and the map between their orders of the nonzeros.
+class Quads:
+    """The same nonzeros for register tiling, ordered by panel, slab, quad of outputs, mask, input, output.
+
+    The mask of an input tells which of the quad's four outputs use it. A block is one quad in one slab.
+    Source: Wilkinson, Cheshmi & Mehri Dehnavi, Register Tiling for Unstructured Sparsity, PLDI 2023; here the groups
+    are four neighbouring outputs and all fifteen masks are loops of one kernel.
 
     Attributes
     ----------
-    forward, transposed : Slabs
-        Of the (n_out, n_in) matrix and of its transpose.
-    source : (nnz,) uint32 or int64
-        `transposed` values are `values[source]`.
+    slab : int
+        Inputs per slab.
+    indices : (n_entries,) uint8, uint16 or uint32
+        Each input of each block, once for all outputs that use it, counted from the start of its slab.
+    counts : (n_blocks, 15) uint8, uint16 or uint32
+        How many inputs of a block have mask 1 ... 15.
+    starts, firsts : (n_blocks + 1,) int32 or int64
+        Where the values and where the inputs of each block start.
+    panels : (n_panels + 1,) int64
+        The first output of each panel, a multiple of four.
+    room : int
+        The most nonzeros of one panel and slab.
     """
 
-    forward: Slabs
-    transposed: Slabs
-    source: Array
+    slab: int
+    indices: Array
+    counts: Array
+    starts: Array
+    firsts: Array
+    panels: Array
+    room: int
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        return self.forward.nbytes + self.transposed.nbytes + self.source.nbytes
+        arrays = (self.indices, self.counts, self.starts, self.firsts, self.panels)
+        return sum(a.nbytes for a in arrays)
+
+    @property
+    def pack_size(self) -> int:
+        """How many values all threads together gather at a time."""
+        return jit.MAX_THREADS * (-(-self.room // 16) * 16)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The orders of the nonzeros of W and of Wᵀ, and the maps between them.
+
+    Attributes
+    ----------
+    forward : Slabs
+        Of the (n_out, n_in) matrix; its order is the order of the values.
+    quads, quads_source : Quads and (nnz,) uint32 or int64, or None and None
+        Where register tiling pays, of the same matrix; the values it takes are `values[quads_source]`.
+    transposed, source : Slabs or Quads, and (nnz,) uint32 or int64
+        Of the transpose; the values it takes are `values[source]`.
+    """
+
+    forward: Slabs
+    quads: Quads | None
+    quads_source: Array | None
+    transposed: Slabs | Quads
+    source: Array
+
+    @property
+    def maps_nbytes(self) -> int:
+        """Bytes of the maps between orders."""
+        return self.source.nbytes + (0 if self.quads_source is None else self.quads_source.nbytes)
+
+    @property
+    def indices_nbytes(self) -> int:
+        """Bytes of the indices of inputs."""
+        quads = 0 if self.quads is None else self.quads.indices.nbytes
+        return self.forward.indices.nbytes + self.transposed.indices.nbytes + quads
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        quads = 0 if self.quads is None else self.quads.nbytes
+        return self.forward.nbytes + self.transposed.nbytes + quads + self.maps_nbytes
 
 
 def slab_size(n_out: int, n_in: int, nnz: int) -> int:
@@ -102,6 +173,14 @@ def _index_dtype(largest: int) -> type[np.unsignedinteger[Any]]:
     return np.uint8 if largest < 2**8 else np.uint16 if largest < 2**16 else np.uint32
 
 
+def _room(pointers: Array, units: Array, n_slabs: int) -> int:
+    """Return the most nonzeros of one panel and slab; panel p has the rows units[p] ... units[p + 1] of each slab."""
+    steps = np.diff(units)
+    bounds = np.repeat(units[:-1], n_slabs) * n_slabs
+    bounds += np.tile(np.arange(n_slabs), steps.size) * np.repeat(steps, n_slabs)
+    return int(np.diff(pointers[np.append(bounds, -1)]).max(initial=0))
+
+
 def _build_slabs(
     n_out: int, n_in: int, indptr: Array, columns: Array, slab: int | None
 ) -> tuple[Slabs, Array]:
@@ -121,29 +200,79 @@ def _build_slabs(
     indices = np.empty(nnz, _index_dtype(min(slab, max(n_in, 1)) - 1))
     positions = np.empty(nnz, np.uint32 if nnz < 2**32 else np.int64)
     planning.fill_slabs(indptr, columns, panels, slab, n_slabs, starts, indices, positions)
-    return Slabs(slab, indices, pointers, outputs, panels), positions
+    room = _room(pointers, panels, n_slabs)
+    return Slabs(slab, indices, pointers, outputs, panels, room), positions
 
 
-def build(topology: Topology, slab: int | None = None) -> Plan:
+def quads_pay(n_out: int, n_in: int, nnz: int, gathered: bool) -> bool:
+    """Return whether register tiling beats one output at a time, for values that are gathered anyway or not.
+
+    Four sums and an input need 20 of AVX-512's 32 registers; with 16 it never pays. Else by density (figures:
+    benchmarks/kernels.py --quads).
+    """
+    return jit.vector_bits() == 512 and nnz >= (0.2 if gathered else 0.35) * n_out * n_in > 0
+
+
+_BITS = np.array([mask.bit_count() for mask in range(1, MASKS + 1)])
+
+
+def _build_quads(
+    n_out: int, n_in: int, indptr: Array, columns: Array, slab: int | None
+) -> tuple[Quads, Array]:
+    """Return the quads of a CSR pattern and the position of each canonical nonzero in their order."""
+    nnz = columns.size
+    slab = slab or 128
+    n_slabs = max(1, -(-n_in // slab))
+    panels = panel_bounds(indptr)
+    panels[1:-1] = panels[1:-1] // 4 * 4
+    position_type = np.int32 if nnz < 2**31 else np.int64
+    n_blocks = n_slabs * -(-n_out // 4)
+    masks = np.zeros(n_in, np.uint8)
+    counts = np.zeros((n_blocks, MASKS), _index_dtype(min(slab, n_in)))
+    planning.count_quads(indptr, columns, panels, slab, n_slabs, masks, counts)
+    starts, firsts = (np.empty(n_blocks + 1, position_type) for _ in range(2))
+    planning.point_quads(counts, _BITS, starts, firsts)
+    indices = np.empty(int(counts.sum(dtype=np.int64)), _index_dtype(min(slab, max(n_in, 1)) - 1))
+    positions = np.empty(nnz, np.uint32 if nnz < 2**32 else np.int64)
+    slots, cursors = np.empty(n_in, np.int64), np.empty((n_slabs, MASKS, 2), np.int64)
+    planning.fill_quads(
+        indptr, columns, panels, slab, n_slabs, counts, _BITS, starts, firsts, masks, slots,
+        cursors, indices, positions,
+    )  # fmt: skip
+    room = _room(starts, -(-panels // 4), n_slabs)
+    return Quads(slab, indices, counts, starts, firsts, panels, room), positions
+
+
+def build(topology: Topology, slab: int | None = None, quads: bool | None = None) -> Plan:
     """Build the plan of a topology, O(nnz + n_out + n_in) time and memory.
 
-    `slab` forces the inputs per slab, in both directions, to see what `slab_size` chose well.
+    `slab` forces the inputs per slab and `quads` whether to use `Quads`, in both directions, to see what `slab_size`
+    and `quads_pay` chose well.
     """
     global _built
     _built += 1
     n_out, n_in = topology.shape
     indptr, columns = topology._indptr, topology._columns
     forward, positions = _build_slabs(n_out, n_in, indptr, columns, slab)
+    tiled, tiled_source = None, None
+    if quads_pay(n_out, n_in, columns.size, gathered=False) if quads is None else quads:
+        tiled, moved = _build_quads(n_out, n_in, indptr, columns, slab)
+        tiled_source = np.empty_like(positions)
+        tiled_source[moved] = positions
     column_pointers = np.zeros(n_in + 1, indptr.dtype)
     rows = np.empty(columns.size, np.uint16 if n_out <= 2**16 else np.int32)
     permutation = np.empty(columns.size, positions.dtype)
     planning.transpose_csr(indptr, columns, column_pointers, rows, permutation)
     # Read-only, as a topology's arrays are: then both directions share their compiled builders.
     column_pointers.flags.writeable = rows.flags.writeable = False
-    transposed, positions_t = _build_slabs(n_in, n_out, column_pointers, rows, slab)
+    transposed: Slabs | Quads
+    if quads_pay(n_in, n_out, columns.size, gathered=True) if quads is None else quads:
+        transposed, moved = _build_quads(n_in, n_out, column_pointers, rows, slab)
+    else:
+        transposed, moved = _build_slabs(n_in, n_out, column_pointers, rows, slab)
     source = np.empty_like(positions)
-    planning.join_maps(permutation, positions, positions_t, source)
-    return Plan(forward, transposed, source)
+    planning.join_maps(permutation, positions, moved, source)
+    return Plan(forward, tiled, tiled_source, transposed, source)
 
 
 def plan_of(topology: Topology) -> Plan:

@@ -11,7 +11,7 @@ bounds.
 from __future__ import annotations
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.core.datamodel import PrimitiveModel, register_default
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
@@ -70,6 +70,38 @@ def load(typingctx, array, offset, n):
 
 
 @intrinsic
+def item(typingctx, array, offset):
+    """Return element `offset` of a C-contiguous array; integers come as intp.
+
+    `array[offset]` would first ask whether a signed offset is negative and counts from the end: 1.1-1.2x on the
+    sparse products.
+    """
+    result = types.intp if isinstance(array.dtype, types.Integer) else array.dtype
+
+    def codegen(context, builder, signature, args):
+        data = context.make_array(array)(context, builder, args[0]).data
+        offset = context.cast(builder, args[1], signature.args[1], types.intp)
+        value = builder.load(builder.gep(data, [offset]))
+        return context.cast(builder, value, array.dtype, result)
+
+    return result(array, offset), codegen
+
+
+@intrinsic
+def put(typingctx, array, offset, value):
+    """Write element `offset` of a C-contiguous array (see `item`)."""
+
+    def codegen(context, builder, signature, args):
+        data = context.make_array(array)(context, builder, args[0]).data
+        offset = context.cast(builder, args[1], signature.args[1], types.intp)
+        value = context.cast(builder, args[2], signature.args[2], array.dtype)
+        builder.store(value, builder.gep(data, [offset]))
+        return context.get_dummy_value()
+
+    return types.void(array, offset, value), codegen
+
+
+@intrinsic
 def store(typingctx, array, offset, vector):
     """Write a vector to elements `offset ...` of a C-contiguous array."""
 
@@ -81,6 +113,54 @@ def store(typingctx, array, offset, vector):
         return context.get_dummy_value()
 
     return types.void(array, offset, vector), codegen
+
+
+def _head(context, builder, count, count_type, length):
+    """Return the mask of the first `count` of `length` elements."""
+    count = context.cast(builder, count, count_type, types.int32)
+    steps = ir.Constant(ir.VectorType(ir.IntType(32), length), list(range(length)))
+    return builder.icmp_signed("<", steps, _splat(builder, count, length))
+
+
+def _masked(builder, name, result, args):
+    """Call LLVM's masked load or store, which touches only the elements of the mask."""
+    kind = ir.FunctionType(result, [a.type for a in args])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+
+
+@intrinsic(prefer_literal=True)
+def load_head(typingctx, array, offset, n, count):
+    """Return elements `offset ... offset + count - 1` and then zeros, `n` in all; nothing beyond them is read."""
+    result = Vector(array.dtype, _length(n))
+
+    def codegen(context, builder, signature, args):
+        where = _address(
+            context, builder, array, args[0], args[1], signature.args[1], result.length
+        )
+        mask = _head(context, builder, args[3], signature.args[3], result.length)
+        kind = context.get_value_type(result)
+        name = f"llvm.masked.load.v{result.length}f{array.dtype.bitwidth}.p0"
+        align = _i32(array.dtype.bitwidth // 8)
+        return _masked(builder, name, kind, [where, align, mask, ir.Constant(kind, None)])
+
+    return result(array, offset, n, count), codegen
+
+
+@intrinsic
+def store_head(typingctx, array, offset, vector, count):
+    """Write the first `count` numbers of a vector to elements `offset ...`; nothing beyond them is touched."""
+
+    def codegen(context, builder, signature, args):
+        where = _address(
+            context, builder, array, args[0], args[1], signature.args[1], vector.length
+        )
+        mask = _head(context, builder, args[3], signature.args[3], vector.length)
+        name = f"llvm.masked.store.v{vector.length}f{array.dtype.bitwidth}.p0"
+        align = _i32(array.dtype.bitwidth // 8)
+        _masked(builder, name, ir.VoidType(), [args[2], where, align, mask])
+        return context.get_dummy_value()
+
+    return types.void(array, offset, vector, count), codegen
 
 
 def _splat(builder, value, length):
@@ -202,18 +282,24 @@ def _half(builder, vector, length):
 
 
 @intrinsic(prefer_literal=True)
-def fold(typingctx, a, n):
-    """Return the `n` partial sums of a vector: its halves added until `n` numbers are left."""
+def dot(typingctx, a, b, n):
+    """Return `n` partial sums of the elementwise product a · b: one multiply-add after the other, `n` numbers wide."""
     length = _length(n)
     result = Vector(a.dtype, length)
 
     def codegen(context, builder, signature, args):
-        value, have = args[0], a.length
-        while have > length:
-            value, have = _half(builder, value, have), have // 2
-        return value
+        def part(vector, start):
+            order = list(range(start, start + length))
+            order = ir.Constant(ir.VectorType(ir.IntType(32), length), order)
+            return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), order)
 
-    return result(a, n), codegen
+        acc = builder.fmul(part(args[0], 0), part(args[1], 0), flags=("contract",))
+        for start in range(length, a.length, length):
+            x, y = part(args[0], start), part(args[1], start)
+            acc = builder.fadd(builder.fmul(x, y, flags=("contract",)), acc, flags=("contract",))
+        return acc
+
+    return result(a, b, n), codegen
 
 
 @intrinsic

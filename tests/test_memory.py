@@ -40,6 +40,15 @@ def test_what_is_reported_is_what_the_arrays_take():
     assert report.total == weight.total + bias.total
 
 
+def test_the_orders_of_a_dense_pattern_are_counted_too():
+    model = trained(nn.SparseLinear(300, 100, False, sparsity=0.5, rng=0), 300)
+    (weight,) = memory_report(model).layers
+    plan = plan_of(model.weight.topology)
+    assert weight.maps == sum(a.nbytes for a in (plan.source, plan.quads_source) if a is not None)
+    topology = model.weight.topology
+    assert weight.indices + weight.maps + weight.pointers == plan.nbytes + topology.nbytes
+
+
 def test_a_dense_layer_takes_values_gradient_and_state():
     (weight,) = memory_report(trained(nn.Linear(30, 20, False, rng=0), 30)).layers
     assert weight.total == weight.dense_total == 3 * 4 * 600

@@ -6,7 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnsparse import plan as plans
-from nnsparse.plan import PANELS, panel_bounds, plan_of, plans_built, positions, slab_size
+from nnsparse.plan import (
+    PANELS,
+    Slabs,
+    build,
+    panel_bounds,
+    plan_of,
+    plans_built,
+    positions,
+    quads_pay,
+    slab_size,
+)
 from nnsparse.testing import odd_topologies, random_topology
 from nnsparse.topology import Topology
 
@@ -20,6 +30,8 @@ def recovered(slabs, n_out, n_in):
     for first, last in zip(slabs.panels[:-1], slabs.panels[1:], strict=True):
         for s in range(n_slabs):
             start = first * n_slabs + s * (last - first)
+            held = slabs.pointers[start + last - first] - slabs.pointers[start]
+            assert held <= slabs.room
             for run in range(start, start + last - first):
                 assert first <= slabs.outputs[run] < last
                 for k in range(slabs.pointers[run], slabs.pointers[run + 1]):
@@ -28,9 +40,51 @@ def recovered(slabs, n_out, n_in):
     return np.array(rows, np.int64), np.array(columns, np.int64)
 
 
-def check(topology):
+def recovered_from_quads(quads, n_out, n_in):
+    """Return (row, column) of each nonzero in the order of the quads, read off them in plain Python."""
+    rows, columns, block = [], [], 0
+    for first, last in zip(quads.panels[:-1], quads.panels[1:], strict=True):
+        for s in range(max(1, -(-n_in // quads.slab))):
+            largest = len(rows)
+            for top in range(first, last, 4):
+                assert quads.starts[block] == len(rows)
+                i = quads.firsts[block]
+                for mask in range(1, 16):
+                    inputs = quads.indices[i : i + quads.counts[block, mask - 1]]
+                    assert (np.diff(inputs.astype(int)) > 0).all()
+                    for index in inputs:
+                        users = [top + r for r in range(4) if mask >> r & 1]
+                        assert max(users) < last
+                        rows += users
+                        columns += [s * quads.slab + int(index)] * len(users)
+                    i += len(inputs)
+                assert quads.firsts[block + 1] == i
+                block += 1
+            assert len(rows) - largest <= quads.room
+    assert quads.starts[block] == len(rows)
+    assert (quads.panels[:-1] % 4 == 0).all()
+    return np.array(rows, np.int64), np.array(columns, np.int64)
+
+
+def check_quads(topology):
     n_out, n_in = topology.shape
-    plan, order = plan_of(topology), positions(topology)
+    plan = build(topology, quads=True)
+    found = recovered(plan.forward, n_out, n_in)
+    rows, columns = recovered_from_quads(plan.quads, n_out, n_in)
+    np.testing.assert_array_equal(np.sort(plan.quads_source), np.arange(topology.nnz))
+    np.testing.assert_array_equal(found[0][plan.quads_source], rows)
+    np.testing.assert_array_equal(found[1][plan.quads_source], columns)
+    columns, rows = recovered_from_quads(plan.transposed, n_in, n_out)
+    np.testing.assert_array_equal(np.sort(plan.source), np.arange(topology.nnz))
+    np.testing.assert_array_equal(found[0][plan.source], rows)
+    np.testing.assert_array_equal(found[1][plan.source], columns)
+
+
+def check(topology):
+    check_quads(topology)
+    n_out, n_in = topology.shape
+    plan, order = build(topology, quads=False), positions(topology)
+    assert plan.quads is plan.quads_source is None
     rows, columns = topology.coo()
     np.testing.assert_array_equal(np.sort(order), np.arange(topology.nnz))
     found = recovered(plan.forward, n_out, n_in)
@@ -77,6 +131,21 @@ def test_panels_hold_about_equally_many_nonzeros():
     work = np.diff(topology.indptr[panel_bounds(topology.indptr)])
     assert len(work) == PANELS
     assert work.max() < 1.1 * work.mean()
+
+
+@pytest.mark.parametrize("bits", [256, 512])
+def test_four_outputs_at_a_time_are_planned_for_dense_patterns_and_wide_registers(
+    bits, monkeypatch
+):
+    monkeypatch.setattr(plans.jit, "vector_bits", lambda: bits)
+    dense = build(Topology.random((50, 60), density=0.5, rng=0))
+    between = build(Topology.random((50, 60), density=0.3, rng=0))
+    sparse = build(Topology.random((50, 60), density=0.1, rng=0))
+    assert (dense.quads is not None) == (bits == 512)
+    assert between.quads is None
+    assert isinstance(between.transposed, Slabs) == (bits != 512)
+    assert isinstance(sparse.transposed, Slabs)
+    assert not quads_pay(0, 5, 0, gathered=True)
 
 
 def test_runs_are_sorted_by_length_within_a_panel_and_slab():

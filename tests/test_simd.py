@@ -9,13 +9,17 @@ from nnsparse import simd, simd_block
 from nnsparse.simd import (
     add,
     broadcast,
-    fold,
+    dot,
+    item,
     load,
+    load_head,
     madd,
     mul,
+    put,
     relu,
     splat,
     store,
+    store_head,
     total,
     totals,
     where_positive,
@@ -40,7 +44,7 @@ def make_kernel(n, part):
         store(out, 7 * n, zero(a, n))
         sums[0] = total(x)
         store(sums, 1, totals(x, y, z, x))
-        store(sums, 5, fold(x, part))
+        store(sums, 5, dot(x, y, part))
 
     return kernel
 
@@ -61,8 +65,38 @@ def test_every_operation_matches_numpy(n, dtype):
     np.testing.assert_array_equal(out[5:8], np.broadcast_to([[a[1]], [b[2]], [0]], (3, n)))
     atol = n * eps * np.abs([a, b, c]).sum()
     np.testing.assert_allclose(sums[:5], [v.sum() for v in (a, a, b, c, a)], rtol=0, atol=atol)
-    folded = a.astype(np.float64).reshape(-1, part).sum(axis=0)
+    folded = (a.astype(np.float64) * b).reshape(-1, part).sum(axis=0)
     np.testing.assert_allclose(sums[5:], folded, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_head_of_a_vector_is_read_and_written_and_nothing_beyond_it(dtype):
+    @njit
+    def move(a, out, count):
+        store_head(out, 1, load_head(a, 2, 4, count), count)
+        store(out, 8, load_head(a, 2, 4, count))
+
+    a = np.arange(10).astype(dtype)
+    for count in range(5):
+        out = np.full(12, -1, dtype)
+        move(a, out, count)
+        wanted = np.full(12, -1, dtype)
+        wanted[1 : 1 + count] = a[2 : 2 + count]
+        wanted[8:] = 0
+        wanted[8 : 8 + count] = a[2 : 2 + count]
+        np.testing.assert_array_equal(out, wanted)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint32, np.int64, np.float32])
+def test_single_elements_are_read_and_written_by_offset(dtype):
+    @njit
+    def move(a, out):
+        put(out, 1, item(a, 2) + item(a, 0))
+        return item(a, 1)
+
+    a, out = np.array([3, 200, 7], dtype), np.zeros(2, dtype)
+    assert move(a, out) == 200
+    assert list(out) == [0, 10]
 
 
 def test_nan_infinity_and_minus_zero_go_through_relu_and_its_gate():

@@ -1,6 +1,6 @@
-"""Compiled builders of plans: two counting sorts, O(nnz + n_slabs·n_out) time, no allocation.
+"""Compiled builders of plans: counting sorts, O(nnz + n_slabs·n_out) time, no allocation.
 
-`plan.Slabs` explains the order that they build.
+`plan.Slabs` and `plan.Quads` explain the orders that they build.
 """
 
 from __future__ import annotations
@@ -66,6 +66,83 @@ def fill_slabs(indptr, columns, panels, slab, n_slabs, starts, indices, position
                 indices[starts[run]] = columns[k] - s * slab
                 positions[k] = starts[run]
                 starts[run] += 1
+
+
+@jit.serial
+def count_quads(indptr, columns, panels, slab, n_slabs, masks, counts):
+    """Count the inputs of each (panel, slab, quad of outputs, mask) into `counts` (n_blocks, 15), zero on entry.
+
+    `masks` (n_in,) uint8 is scratch, zero on entry and afterwards.
+    """
+    for p in range(panels.size - 1):
+        first, last = panels[p], panels[p + 1]
+        quads = (last - first + 3) // 4
+        for q in range(quads):
+            top = first + 4 * q
+            for r in range(min(4, last - top)):
+                for k in range(indptr[top + r], indptr[top + r + 1]):
+                    masks[columns[k]] |= 1 << r
+            for k in range(indptr[top], indptr[min(last, top + 4)]):
+                mask = masks[columns[k]]
+                if mask > 0:
+                    j = first // 4 * n_slabs + columns[k] // slab * quads + q
+                    counts[j, mask - 1] += 1
+                    masks[columns[k]] = 0
+
+
+@jit.serial
+def point_quads(counts, bits, starts, firsts):
+    """Write where the values and where the inputs of each block start; bits[m] is the number of ones of mask m + 1."""
+    value, entry = 0, 0
+    starts[0] = firsts[0] = 0
+    for j in range(counts.shape[0]):
+        for m in range(bits.size):
+            value += counts[j, m] * bits[m]
+            entry += counts[j, m]
+        starts[j + 1] = value
+        firsts[j + 1] = entry
+
+
+@jit.serial
+def fill_quads(
+    indptr, columns, panels, slab, n_slabs, counts, bits, starts, firsts, masks, slots, cursors,
+    indices, positions,
+):  # fmt: skip
+    """Write the inputs of every block within its slab, and where each canonical nonzero went.
+
+    Scratch: `masks` (n_in,) uint8, zero on entry; `slots` (n_in,) and `cursors` (n_slabs, 15, 2), any content.
+    """
+    for p in range(panels.size - 1):
+        first, last = panels[p], panels[p + 1]
+        quads = (last - first + 3) // 4
+        for q in range(quads):
+            top = first + 4 * q
+            for s in range(n_slabs):
+                j = first // 4 * n_slabs + s * quads + q
+                value, entry = starts[j], firsts[j]
+                for m in range(bits.size):
+                    cursors[s, m, 0] = value
+                    cursors[s, m, 1] = entry
+                    value += counts[j, m] * bits[m]
+                    entry += counts[j, m]
+            for r in range(min(4, last - top)):
+                for k in range(indptr[top + r], indptr[top + r + 1]):
+                    masks[columns[k]] |= 1 << r
+            for r in range(min(4, last - top)):
+                for k in range(indptr[top + r], indptr[top + r + 1]):
+                    column = columns[k]
+                    below = masks[column] & ((1 << r) - 1)
+                    if below == 0:  # the first output that uses this input
+                        s, m = column // slab, masks[column] - 1
+                        slots[column] = cursors[s, m, 0]
+                        indices[cursors[s, m, 1]] = column - s * slab
+                        cursors[s, m, 0] += bits[m]
+                        cursors[s, m, 1] += 1
+                        positions[k] = slots[column]
+                    else:
+                        positions[k] = slots[column] + bits[below - 1]
+            for k in range(indptr[top], indptr[min(last, top + 4)]):
+                masks[columns[k]] = 0
 
 
 @jit.serial

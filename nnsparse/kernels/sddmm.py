@@ -8,7 +8,7 @@ from typing import Any
 from numba import prange
 
 from nnsparse import jit
-from nnsparse.simd import add, fold, load, mul, store, total, totals
+from nnsparse.simd import add, dot, item, load, load_head, store, store_head, totals
 
 
 @cache
@@ -32,25 +32,32 @@ def sddmm(lanes: int) -> Any:
             run = first * n_slabs + s * size
             for tile in range(n_tiles):
                 source = (tile * n_in + s * slab) * lanes
-                k = pointers[run]
+                k = item(pointers, run)
                 for j in range(run, run + size):
-                    end = pointers[j + 1]
-                    delta = load(d, (tile * n_out + outputs[j]) * lanes, lanes)
+                    end = item(pointers, j + 1)
+                    delta = load(d, (tile * n_out + item(outputs, j)) * lanes, lanes)
                     # Four at a time: their sums share the shuffles of one reduction.
                     while k + 4 <= end:
-                        a = mul(delta, load(x, source + indices[k] * lanes, lanes))
-                        b = mul(delta, load(x, source + indices[k + 1] * lanes, lanes))
-                        c = mul(delta, load(x, source + indices[k + 2] * lanes, lanes))
-                        e = mul(delta, load(x, source + indices[k + 3] * lanes, lanes))
-                        sums = totals(fold(a, 16), fold(b, 16), fold(c, 16), fold(e, 16))
+                        x0 = load(x, source + item(indices, k) * lanes, lanes)
+                        x1 = load(x, source + item(indices, k + 1) * lanes, lanes)
+                        x2 = load(x, source + item(indices, k + 2) * lanes, lanes)
+                        x3 = load(x, source + item(indices, k + 3) * lanes, lanes)
+                        a, b = dot(delta, x0, 16), dot(delta, x1, 16)
+                        sums = totals(a, b, dot(delta, x2, 16), dot(delta, x3, 16))
                         if tile > 0:
                             sums = add(sums, load(out, k, 4))
                         store(out, k, sums)
                         k += 4
-                    while k < end:
-                        at = source + indices[k] * lanes
-                        value = total(mul(delta, load(x, at, lanes)))
-                        out[k] = value + out[k] if tile > 0 else value
-                        k += 1
+                    # The last one to three likewise, an input twice where there is none left.
+                    if k < end:
+                        x0 = load(x, source + item(indices, k) * lanes, lanes)
+                        x1 = load(x, source + item(indices, min(k + 1, end - 1)) * lanes, lanes)
+                        x2 = load(x, source + item(indices, end - 1) * lanes, lanes)
+                        c = dot(delta, x2, 16)
+                        sums = totals(dot(delta, x0, 16), dot(delta, x1, 16), c, c)
+                        if tile > 0:
+                            sums = add(sums, load_head(out, k, 4, end - k))
+                        store_head(out, k, sums, end - k)
+                        k = end
 
     return sddmm_kernel

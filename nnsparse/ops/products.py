@@ -17,12 +17,12 @@ from nnsparse import jit, tiles
 from nnsparse.autograd import Tensor, record, recording
 from nnsparse.kernels import gemm as dense_kernels
 from nnsparse.kernels import pointwise
-from nnsparse.kernels.layout import take
 from nnsparse.kernels.sddmm import sddmm as sddmm_kernel
-from nnsparse.kernels.spmm import spmm as spmm_kernel
+from nnsparse.kernels.spmm import spmm as spmm_runs
+from nnsparse.kernels.spmm import spmm_quads
 from nnsparse.ops.pointwise import relu_gate, sum_samples
 from nnsparse.parameter import SparseParameter
-from nnsparse.plan import plan_of
+from nnsparse.plan import Quads, Slabs, plan_of
 from nnsparse.topology import Topology
 
 Array = NDArray[Any]
@@ -65,6 +65,42 @@ class Structure(ABC):
         """Return Σ_samples d·xᵀ where the weights are, in the shape of the weights."""
 
 
+_IN_ORDER = np.empty(0, np.uint32)  # "the values are in this order already"
+TILES = 4  # per task: what is gathered for a task serves so many tiles
+
+
+def _multiply(
+    order: Slabs | Quads,
+    values: Array,
+    source: Array,
+    bias: Array,
+    valid: Array,
+    rectify: bool,
+    x: Array,
+) -> Array:
+    """Return the product of the weights values[source] (or `values`), which are in `order`, and the tiles x."""
+    n_tiles, _, lanes = x.shape
+    out = tiles.empty((n_tiles, bias.size, lanes), x.dtype)
+    # Two tasks a thread or more, if there are tiles enough.
+    wanted = -(-2 * jit.get_num_threads() // max(1, order.panels.size - 1))
+    group = max(1, min(TILES, n_tiles // wanted))
+    pack = values[:0]
+    if source.size:
+        pack = tiles.empty((order.pack_size,), values.dtype)
+    s = order
+    if isinstance(s, Quads):
+        spmm_quads(lanes, dense_kernels.width(lanes, x.itemsize))(
+            values, source, pack, s.indices, s.counts, s.starts, s.firsts, s.panels, s.slab, group,
+            bias, valid, rectify, x, out,
+        )  # fmt: skip
+    else:
+        spmm_runs(lanes)(
+            values, source, pack, s.indices, s.pointers, s.outputs, s.panels, s.slab, group,
+            bias, valid, rectify, x, out,
+        )  # fmt: skip
+    return out
+
+
 @final
 class Sparse(Structure):
     """Weights (nnz,) in plan order at the positions of a topology."""
@@ -76,36 +112,24 @@ class Sparse(Structure):
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
-        return self.plan.source.shape
+        return self.plan.forward.indices.shape
 
     def __reduce__(self) -> tuple[type[Sparse], tuple[Topology]]:
         """Copy and pickle the topology only: the plan is kept with it, or built again."""
         return Sparse, (self.topology,)
 
     def forward(self, w: Array, x: Array, batch: int, bias: Array | None, rectify: bool) -> Array:
-        n_tiles, _, lanes = x.shape
-        out = tiles.empty((n_tiles, self.n_out, lanes), x.dtype)
-        s = self.plan.forward
         if bias is None:
             bias = _no_bias(self.n_out, x.dtype)
-        valid = _valid(batch % lanes, lanes, x.dtype)
-        kernel = spmm_kernel(lanes)
-        kernel(w, s.indices, s.pointers, s.outputs, s.panels, s.slab, bias, valid, rectify, x, out)
-        return out
+        valid = _valid(batch % x.shape[2], x.shape[2], x.dtype)
+        plan = self.plan
+        if plan.quads is None or plan.quads_source is None:
+            return _multiply(plan.forward, w, _IN_ORDER, bias, valid, rectify, x)
+        return _multiply(plan.quads, w, plan.quads_source, bias, valid, rectify, x)
 
     def transposed(self, w: Array, d: Array) -> Array:
-        n_tiles, _, lanes = d.shape
-        out = tiles.empty((n_tiles, self.n_in, lanes), d.dtype)
-        s = self.plan.transposed
-        values = tiles.empty(w.shape, w.dtype)
-        take(w, self.plan.source, values)
-        bias = _no_bias(self.n_in, d.dtype)
-        valid = _valid(0, lanes, d.dtype)
-        kernel = spmm_kernel(lanes)
-        kernel(
-            values, s.indices, s.pointers, s.outputs, s.panels, s.slab, bias, valid, False, d, out
-        )
-        return out
+        bias, valid = _no_bias(self.n_in, d.dtype), _valid(0, d.shape[2], d.dtype)
+        return _multiply(self.plan.transposed, w, self.plan.source, bias, valid, False, d)
 
     def gradient(self, d: Array, x: Array) -> Array:
         s = self.plan.forward
