@@ -20,7 +20,7 @@ LAYERS = {
     name: layer
     for layer, names in enumerate(
         [
-            "jit simd simd_block simd_quads tiles",
+            "jit simd simd_block simd_quads simd_sums tiles",
             "kernels schedule",
             "autograd topology plan allocation rows",
             "ops parameter gradcheck",

@@ -13,7 +13,8 @@ import math
 from numba import prange
 
 from nnsparse import jit
-from nnsparse.simd import add, load, madd, mul, splat, total, zero
+from nnsparse.simd import add, load, madd, mul, splat, zero
+from nnsparse.simd_sums import total
 
 
 @jit.inline

@@ -16,7 +16,8 @@ import numpy as np
 from numba import prange
 
 from nnsparse import jit
-from nnsparse.simd import add, load, store, total, where_positive, zero
+from nnsparse.simd import add, load, store, where_positive, zero
+from nnsparse.simd_sums import total
 
 BLOCK = 16  # features per task: a contiguous 4 KB of each tile at 64 lanes of float32
 

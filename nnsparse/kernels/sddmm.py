@@ -8,7 +8,8 @@ from typing import Any
 from numba import prange
 
 from nnsparse import jit
-from nnsparse.simd import add, dot, item, load, load_head, store, store_head, totals
+from nnsparse.simd import add, item, load, load_head, store, store_head
+from nnsparse.simd_sums import dot, totals
 
 
 @cache
