@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks._common import PAUSE, number
 from nnsparse import jit
-from nnsparse.kernels.layout import take
+from nnsparse.kernels.layout import gather_rows
 
 _BLAS_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
@@ -93,7 +93,9 @@ def limit_threads(threads: int) -> Iterator[str]:
 def describe(threads: int, blas_told: str) -> dict[str, Any]:
     """Return the machine, the versions and the threads, ready for JSON."""
     one = np.zeros(1, np.float32)
-    take(one, np.zeros(1, np.uint32), one.copy())  # starts the threads, so that their layer shows
+    gather_rows(
+        one[:, None], np.zeros(1, np.int64), np.empty((1, 1, 16), one.dtype)
+    )  # starts the threads, so that their layer shows
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return {
         "cpu": _cpu(),

@@ -9,6 +9,7 @@ and `kernels.sddmm`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ class Slabs:
         """Bytes of all arrays."""
         return sum(a.nbytes for a in (self.indices, self.pointers, self.outputs, self.panels))
 
-    @property
+    @cached_property
     def pack_size(self) -> int:
         """How many values all threads together gather at a time."""
         return jit.MAX_THREADS * (-(-self.room // 16) * 16)
@@ -101,7 +102,7 @@ class Quads:
         arrays = (self.indices, self.counts, self.starts, self.firsts, self.panels)
         return sum(a.nbytes for a in arrays)
 
-    @property
+    @cached_property
     def pack_size(self) -> int:
         """How many values all threads together gather at a time."""
         return jit.MAX_THREADS * (-(-self.room // 16) * 16)

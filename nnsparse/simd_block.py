@@ -34,25 +34,28 @@ def load_rows(typingctx, array, offset, pitch):
 
 
 @intrinsic
-def load_rows_at(typingctx, array, index, first, pitch, column):
-    """Return a 16×16 block: rows of 16 elements at `index[first + r]·pitch + column`."""
+def load_rows_at(typingctx, array, index, first, count, pitch, column):
+    """Return a 16×16 block: `count` rows (one or more) at `index[first + r]·pitch + column`, then zeros."""
     result = Vector(array.dtype, 256)
 
     def codegen(context, builder, signature, args):
-        first, pitch, column = (
-            context.cast(builder, args[i], signature.args[i], types.intp) for i in (2, 3, 4)
+        first, count, pitch, column = (
+            context.cast(builder, args[i], signature.args[i], types.intp) for i in (2, 3, 4, 5)
         )
         numbers = context.make_array(index)(context, builder, args[1]).data
         rows = []
         for r in range(16):
-            position = builder.add(first, ir.Constant(first.type, r))
+            row = ir.Constant(first.type, r)
+            inside = builder.icmp_signed("<", row, count)
+            position = builder.add(first, builder.select(inside, row, ir.Constant(first.type, 0)))
             number = builder.load(builder.gep(numbers, [position]))
             number = context.cast(builder, number, index.dtype, types.intp)
             offset = builder.add(builder.mul(number, pitch), column)
-            rows.append(_load16(context, builder, array, args[0], offset))
+            values = _load16(context, builder, array, args[0], offset)
+            rows.append(builder.select(inside, values, ir.Constant(values.type, None)))
         return _concatenate(builder, rows)
 
-    return result(array, index, first, pitch, column), codegen
+    return result(array, index, first, count, pitch, column), codegen
 
 
 @intrinsic

@@ -20,12 +20,12 @@ PACKAGE = Path(nnsparse.__file__).parent
 ROOT = PACKAGE.parent
 
 # Compiles the smallest parallel kernel and uses it.
-TAKE = """
+GATHER = """
 import numpy as np
-from nnsparse.kernels.layout import take
-out = np.empty(3, np.float32)
-take(np.arange(3, dtype=np.float32), np.array([2, 0, 1], np.uint32), out)
-assert out.tolist() == [2, 0, 1], out
+from nnsparse.kernels.layout import gather_rows
+out = np.empty((1, 1, 16), np.float32)
+gather_rows(np.arange(3, dtype=np.float32)[:, None], np.array([2, 0, 1]), out)
+assert out[0, 0, :4].tolist() == [2, 0, 1, 0], out
 """
 
 
@@ -53,9 +53,9 @@ def directory():
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    """Return a cache directory with the compiled kernel of `TAKE`."""
+    """Return a cache directory with the compiled kernel of `GATHER`."""
     cache = tmp_path_factory.mktemp("compiled")
-    python(TAKE, NUMBA_CACHE_DIR=str(cache))
+    python(GATHER, NUMBA_CACHE_DIR=str(cache))
     return cache
 
 
@@ -87,19 +87,19 @@ print(copied.cache_directory().name)
 
 
 def test_the_second_process_loads_what_the_first_compiled_and_says_nothing(tmp_path):
-    first = python(TAKE, NUMBA_CACHE_DIR=str(tmp_path))
+    first = python(GATHER, NUMBA_CACHE_DIR=str(tmp_path))
     assert first.stderr.count("compiling kernels for this CPU") == 1
     assert str(tmp_path) in first.stderr
     (home,) = tmp_path.iterdir()
     files = {f: f.stat().st_mtime_ns for f in home.iterdir()}
     assert any(f.suffix == ".nbc" for f in files)
-    second = python(TAKE, NUMBA_CACHE_DIR=str(tmp_path))
+    second = python(GATHER, NUMBA_CACHE_DIR=str(tmp_path))
     assert second.stderr == ""
     assert {f: f.stat().st_mtime_ns for f in home.iterdir()} == files
 
 
 def test_the_message_is_said_once_for_several_kernels(tmp_path):
-    twice = TAKE + TAKE.replace("np.uint32", "np.int64")
+    twice = GATHER + GATHER.replace("np.uint32", "np.int64")
     process = python(twice, NUMBA_CACHE_DIR=str(tmp_path))
     assert process.stderr.count("compiling") == 1
 
@@ -154,7 +154,7 @@ def test_the_users_cache_follows_the_platform(tmp_path, monkeypatch):
 
 def test_kernels_run_when_the_cache_cannot_be_written(tmp_path):
     (tmp_path / "home").write_text("")  # a file where a folder should be stops root, too
-    process = python(TAKE, NUMBA_CACHE_DIR=str(tmp_path / "home"))
+    process = python(GATHER, NUMBA_CACHE_DIR=str(tmp_path / "home"))
     assert "cannot save compiled kernels" in process.stderr
     assert process.stderr.count("Set NUMBA_CACHE_DIR to a folder that can be written") == 1
 
@@ -173,8 +173,8 @@ def test_a_damaged_cache_is_compiled_anew(name, suffix, compiled, tmp_path):
     assert files
     for file in files:
         file.write_bytes(DAMAGE[name](file.read_bytes()))
-    python(TAKE, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
-    assert python(TAKE, NUMBA_CACHE_DIR=str(tmp_path / "cache")).stderr == ""
+    python(GATHER, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+    assert python(GATHER, NUMBA_CACHE_DIR=str(tmp_path / "cache")).stderr == ""
 
 
 # ---------------------------------------------------------------- threads
@@ -199,24 +199,24 @@ def test_the_number_of_threads_can_be_set_and_read():
 
 
 def test_a_kernel_is_known_by_its_name():
-    from nnsparse.kernels.layout import take
+    from nnsparse.kernels.layout import gather_rows
 
-    assert take.__name__ == "take"
-    assert isinstance(take, jit._ParallelKernel)
+    assert gather_rows.__name__ == "gather_rows"
+    assert isinstance(gather_rows, jit._ParallelKernel)
 
 
 def test_many_python_threads_may_call_one_kernel_at_once():
-    from nnsparse.kernels.layout import take
+    from nnsparse.kernels.layout import gather_rows
 
     values = np.random.default_rng(0).standard_normal(50_000).astype(np.float32)
-    source = np.random.default_rng(1).permutation(50_000).astype(np.uint32)
+    source = np.random.default_rng(1).permutation(50_000)
     wrong = []
 
     def work():
         for _ in range(50):
-            out = np.full_like(values, np.nan)
-            take(values, source, out)
-            if not np.array_equal(out, values[source]):
+            out = np.full((3125, 1, 16), np.nan, np.float32)
+            gather_rows(values[:, None], source, out)
+            if not np.array_equal(out.reshape(-1), values[source]):
                 wrong.append(1)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
@@ -229,16 +229,16 @@ def test_many_python_threads_may_call_one_kernel_at_once():
 
 def test_the_workqueue_layer_which_cannot_take_concurrent_calls_is_guarded(tmp_path):
     code = (
-        TAKE
+        GATHER
         + """
 import threading, numba
 from nnsparse import jit
 assert numba.threading_layer() == "workqueue"
 assert jit._guard is not None
 def work():
-    out = np.empty(200_000, np.float32)
+    out = np.empty((12_500, 1, 16), np.float32)
     for _ in range(200):
-        take(np.zeros(200_000, np.float32), np.zeros(200_000, np.uint32), out)
+        gather_rows(np.zeros((200_000, 1), np.float32), np.zeros(200_000, np.int64), out)
 threads = [threading.Thread(target=work) for _ in range(3)]
 [t.start() for t in threads]; [t.join() for t in threads]
 """

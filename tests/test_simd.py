@@ -114,20 +114,22 @@ def test_nan_infinity_and_minus_zero_go_through_relu_and_its_gate():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_block_of_16_by_16_is_transposed(dtype):
     @njit
-    def turn(a, index, out):
+    def turn(a, index, rows, out):
         block = simd_block.load_rows(a, 3, 20)
         simd_block.store_rows(out, 1, 18, simd_block.transpose(block))
-        block = simd_block.load_rows_at(a, index, 2, 20, 1)
+        block = simd_block.load_rows_at(a, index, 2, rows, 20, 1)
         simd_block.store_rows(out, 18 * 16, 18, block)
 
     a = np.arange(20.0 * 20).astype(dtype)
     index = np.random.default_rng(0).permutation(18).astype(np.int64)
-    out = np.full((32, 18), -1, dtype)
-    turn(a, index, out.reshape(-1))
     rows = a.reshape(20, 20)
-    np.testing.assert_array_equal(out[:16, 1:17], rows[:16, 3:19].T)
-    np.testing.assert_array_equal(out[16:, :16], rows[index[2:]][:, 1:17])
-    assert (out[:16, [0, 17]] == -1).all()  # nothing beside the block is touched
+    for count in (16, 5):
+        out = np.full((32, 18), -1, dtype)
+        turn(a, index, count, out.reshape(-1))
+        np.testing.assert_array_equal(out[:16, 1:17], rows[:16, 3:19].T)
+        np.testing.assert_array_equal(out[16 : 16 + count, :16], rows[index[2:]][:count, 1:17])
+        assert (out[16 + count :, :16] == 0).all()
+        assert (out[:16, [0, 17]] == -1).all()  # nothing beside the block is touched
 
 
 def test_a_length_that_is_no_constant_is_refused_at_compile_time():

@@ -17,7 +17,7 @@ from nnsparse import jit, tiles
 from nnsparse.autograd import Tensor, record, recording
 from nnsparse.kernels import gemm as dense_kernels
 from nnsparse.kernels import pointwise
-from nnsparse.kernels.sddmm import sddmm as sddmm_kernel
+from nnsparse.kernels import sddmm as sampled
 from nnsparse.kernels.spmm import spmm as spmm_runs
 from nnsparse.kernels.spmm import spmm_quads
 from nnsparse.ops.pointwise import relu_gate, sum_samples
@@ -82,8 +82,7 @@ def _multiply(
     n_tiles, _, lanes = x.shape
     out = tiles.empty((n_tiles, bias.size, lanes), x.dtype)
     # Two tasks a thread or more, if there are tiles enough.
-    wanted = -(-2 * jit.get_num_threads() // max(1, order.panels.size - 1))
-    group = max(1, min(TILES, n_tiles // wanted))
+    group = max(1, min(TILES, n_tiles * max(1, order.panels.size - 1) // (2 * jit.MAX_THREADS)))
     pack = values[:0]
     if source.size:
         pack = tiles.empty((order.pack_size,), values.dtype)
@@ -134,7 +133,7 @@ class Sparse(Structure):
     def gradient(self, d: Array, x: Array) -> Array:
         s = self.plan.forward
         out = (tiles.empty if len(x) else tiles.zeros)(s.indices.shape, x.dtype)
-        kernel = sddmm_kernel(x.shape[2])
+        kernel = sampled.sddmm(x.shape[2], sampled.part(x.itemsize))
         kernel(s.indices, s.pointers, s.outputs, s.panels, s.slab, d, x, out)
         return out
 

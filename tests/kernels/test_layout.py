@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnsparse import jit
-from nnsparse.kernels.layout import gather_rows, scatter_rows, take
+from nnsparse.kernels.layout import gather_rows, scatter_rows
 from nnsparse.testing import from_tiles_reference, gather_tiles_reference
 
 
@@ -75,12 +75,3 @@ def test_one_and_two_threads_give_the_same_bits():
         jit.set_num_threads(before)
     for a, b in zip(*results, strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-@pytest.mark.parametrize("n", [0, 1, 1000])
-def test_take_gathers_by_the_index_map(n):
-    values = np.random.default_rng(0).standard_normal(n).astype(np.float32)
-    source = np.random.default_rng(1).permutation(n).astype(np.uint32)
-    out = np.full(n, np.nan, np.float32)
-    take(values, source, out)
-    np.testing.assert_array_equal(out, values[source])

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnsparse import jit, tiles
-from nnsparse.kernels.sddmm import sddmm
+from nnsparse.kernels.sddmm import part, sddmm
 from nnsparse.plan import plan_of, positions
 from nnsparse.testing import (
     odd_topologies,
@@ -27,12 +27,14 @@ def arrays(topology, batch, dtype, seed=0):
     return (rng.standard_normal((batch, n)).astype(dtype) for n in (n_out, n_in))
 
 
-def gradient(topology, d, x, lanes=16):
+def gradient(topology, d, x, lanes=16, width=None):
     """Return the kernel's result in canonical order, its buffer poisoned before."""
     s = plan_of(topology).forward
     out = np.full(topology.nnz, np.nan, x.dtype)
     d, x = (tiles.aligned(to_tiles_reference(a, lanes)) for a in (d, x))
-    sddmm(lanes)(s.indices, s.pointers, s.outputs, s.panels, s.slab, d, x, out)
+    sddmm(lanes, width or part(x.itemsize))(
+        s.indices, s.pointers, s.outputs, s.panels, s.slab, d, x, out
+    )
     return out[positions(topology)]
 
 
@@ -48,6 +50,15 @@ def check(topology, batch, dtype=np.float32, lanes=16, seed=0):
 def test_the_gradient_matches_its_twin_on_odd_topologies(name):
     for batch in (1, 16, 37) if max(ODD[name].shape) < 2000 else (3,):
         check(ODD[name], batch)
+
+
+@pytest.mark.parametrize("width", [4, 8, 16])
+def test_the_gradient_is_the_same_for_any_width_of_the_registers(width):
+    topology = Topology.random((40, 150), density=0.3, rng=0)
+    d, x = arrays(topology, 37, np.float32)
+    twin = sparse_weight_gradient(topology, d.T, x.T)
+    out = gradient(topology, d, x, width=width)
+    np.testing.assert_allclose(out, twin, rtol=0, atol=roundoff(d.T, x, dtype=np.float32))
 
 
 @settings(max_examples=60)
