@@ -6,13 +6,16 @@
 >>> optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 """
 
-from nnsparse import data, datasets, kernels, nn, optim, schedule, train
+from nnsparse import data, datasets, inference, kernels, nn, optim, schedule, train
 from nnsparse.autograd import Tensor, grad, no_grad, tensor
 from nnsparse.gradcheck import check_gradients
+from nnsparse.inference import compile
 from nnsparse.jit import get_num_threads, set_num_threads
 from nnsparse.memory import memory_report
 from nnsparse.parameter import Parameter, SparseParameter
+from nnsparse.profiling import profile
 from nnsparse.topology import Topology
+from nnsparse.tuning import autotune
 
 __version__ = "0.1.0"
 
@@ -21,16 +24,20 @@ __all__ = [
     "SparseParameter",
     "Tensor",
     "Topology",
+    "autotune",
     "check_gradients",
+    "compile",
     "data",
     "datasets",
     "get_num_threads",
     "grad",
+    "inference",
     "kernels",
     "memory_report",
     "nn",
     "no_grad",
     "optim",
+    "profile",
     "schedule",
     "set_num_threads",
     "tensor",

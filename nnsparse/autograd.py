@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nnsparse import trace
 from nnsparse.tiles import aligned
 
 Array: TypeAlias = NDArray[Any]
@@ -98,6 +99,9 @@ class Tensor:
         """Return the values: (batch, n_features) for an activation (a copy), else the array itself."""
         if self.batch is None:
             return self.data
+        return self._rows() if trace.active is None else trace.section("write-back", self._rows)()
+
+    def _rows(self) -> Array:
         n_tiles, n_features, lanes = self.data.shape
         rows: Array = self.data.transpose(0, 2, 1).reshape(n_tiles * lanes, n_features)
         return np.array(rows[: self.batch])
@@ -212,7 +216,7 @@ def record(data: Array, inputs: tuple[Tensor, ...], rule: Rule, batch: int | Non
         for t in inputs:
             if t.requires_grad:
                 out.requires_grad = True
-                out.node = Node(inputs, rule)
+                out.node = Node(inputs, rule if trace.active is None else trace.bind(rule))
                 break
     return out
 

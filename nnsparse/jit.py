@@ -14,12 +14,15 @@ import pickle
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numba
 from numba.core import caching, event
+
+from nnsparse import trace
 
 _log = logging.getLogger("nnsparse")
 
@@ -105,7 +108,10 @@ class _Cache(caching.FunctionCache):  # type: ignore[misc]
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
-            return super().load_overload(sig, target_context)
+            load = super().load_overload
+            if trace.active is not None:
+                load = trace.section("compilation", load)
+            return load(sig, target_context)
         except Exception as error:  # a damaged pickle may raise anything
             _log.info("nnsparse: cannot read compiled kernels in %s: %s", cache_directory(), error)
             return None
@@ -135,6 +141,8 @@ class _Announcer(event.Listener):  # type: ignore[misc]
         self.told = False
 
     def on_start(self, event: Any) -> None:
+        if trace.active is not None:
+            trace.begin("compilation")
         function = getattr(event.data.get("dispatcher"), "py_func", None)
         if not self.told and getattr(function, "__module__", "").startswith("nnsparse."):
             self.told = True
@@ -144,7 +152,8 @@ class _Announcer(event.Listener):  # type: ignore[misc]
             )
 
     def on_end(self, event: Any) -> None:
-        """Nothing to do: only the start is announced."""
+        if trace.active is not None:
+            trace.end()
 
 
 event.register("numba:compile", _Announcer())
@@ -180,10 +189,11 @@ class _ParallelKernel:
 
     def __call__(self, *args: Any) -> Any:
         guard = _guard if _layer_known else _find_guard()
-        if guard is None:
+        if guard is None and trace.active is None:
             return self.dispatcher(*args)
-        with guard:
-            return self.dispatcher(*args)
+        run = trace.kernel(self.__name__, self.dispatcher)
+        with guard or nullcontext():
+            return run(*args)
 
 
 def parallel(function: Callable[..., Any]) -> _ParallelKernel:

@@ -46,6 +46,14 @@ class Parameter(Tensor):
         """Forget the gradient."""
         self.grad = None
 
+    def canonical(self, array: Array | None = None) -> Array:
+        """Return `array` (default: the values) in the order in which it is saved: as it is."""
+        return self.data if array is None else array
+
+    def planned(self, array: Array) -> Array:
+        """Return an array in the order in which it is saved, in that of the values: the inverse of `canonical`."""
+        return array
+
 
 class SparseParameter(Parameter):
     """The trainable values of a sparse matrix, (nnz,), in the order of its plan.
@@ -88,6 +96,12 @@ class SparseParameter(Parameter):
         """Return `array` (default: the values), which is in plan order, in canonical CSR order, (nnz,)."""
         source = self.data if array is None else array
         return np.asarray(source[positions(self._topology)])
+
+    def planned(self, array: Array) -> Array:
+        """Return `array` (nnz,), which is in canonical CSR order, in plan order."""
+        out = np.empty_like(array)
+        out[positions(self._topology)] = array
+        return out
 
     def set_canonical(self, values: ArrayLike) -> None:
         """Overwrite the values in place with `values` (nnz,) in canonical CSR order."""

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnsparse import jit
+from nnsparse import jit, trace
 from nnsparse.kernels import planning
+from nnsparse.machine import Choices, choices
 from nnsparse.simd_quads import MASKS
 from nnsparse.topology import Topology
 
@@ -146,20 +147,6 @@ class Plan:
         return self.forward.nbytes + self.transposed.nbytes + quads + self.maps_nbytes
 
 
-def slab_size(n_out: int, n_in: int, nnz: int) -> int:
-    """Return how many inputs a slab of an (n_out, n_in) matrix with `nnz` nonzeros takes.
-
-    128 inputs × 64 lanes of float32 fill a first-level cache of 32 KB. Sparser matrices take longer slabs, or the runs
-    get so short that their overhead costs more than the misses (figures: benchmarks/kernels.py --slab). At least two
-    nonzeros a run on average also keep the pointers in O(nnz + n_out), however wide the matrix.
-    """
-    density = nnz / max(1, n_out * n_in)
-    slab = 128
-    while slab < n_in and slab * density < (12 if slab == 128 else 8 if slab < 1024 else 2):
-        slab *= 2
-    return slab
-
-
 def panel_bounds(indptr: Array) -> NDArray[np.int64]:
     """Return the first output of each panel: one per 16 outputs at most, of about equal work (nonzeros + outputs)."""
     n_out = indptr.size - 1
@@ -183,11 +170,10 @@ def _room(pointers: Array, units: Array, n_slabs: int) -> int:
 
 
 def _build_slabs(
-    n_out: int, n_in: int, indptr: Array, columns: Array, slab: int | None
+    n_out: int, n_in: int, indptr: Array, columns: Array, slab: int
 ) -> tuple[Slabs, Array]:
     """Return the slabs of a CSR pattern and the plan position of each canonical nonzero."""
     nnz = columns.size
-    slab = slab or slab_size(n_out, n_in, nnz)
     n_slabs = max(1, -(-n_in // slab))
     panels = panel_bounds(indptr)
     position_type = np.int32 if nnz < 2**31 else np.int64
@@ -205,24 +191,14 @@ def _build_slabs(
     return Slabs(slab, indices, pointers, outputs, panels, room), positions
 
 
-def quads_pay(n_out: int, n_in: int, nnz: int, gathered: bool) -> bool:
-    """Return whether register tiling beats one output at a time, for values that are gathered anyway or not.
-
-    Four sums and an input need 20 of AVX-512's 32 registers; with 16 it never pays. Else by density (figures:
-    benchmarks/kernels.py --quads).
-    """
-    return jit.vector_bits() == 512 and nnz >= (0.2 if gathered else 0.35) * n_out * n_in > 0
-
-
 _BITS = np.array([mask.bit_count() for mask in range(1, MASKS + 1)])
 
 
 def _build_quads(
-    n_out: int, n_in: int, indptr: Array, columns: Array, slab: int | None
+    n_out: int, n_in: int, indptr: Array, columns: Array, slab: int
 ) -> tuple[Quads, Array]:
     """Return the quads of a CSR pattern and the position of each canonical nonzero in their order."""
     nnz = columns.size
-    slab = slab or 128
     n_slabs = max(1, -(-n_in // slab))
     panels = panel_bounds(indptr)
     panels[1:-1] = panels[1:-1] // 4 * 4
@@ -244,20 +220,31 @@ def _build_quads(
     return Quads(slab, indices, counts, starts, firsts, panels, room), positions
 
 
+def _chosen(topology: Topology) -> Choices:
+    """Return the choices by which a topology was first planned: its order must not change when the machine's do."""
+    derived = topology._derived
+    chosen = derived.get("choices") or derived.setdefault("choices", choices())
+    assert isinstance(chosen, Choices)
+    return chosen
+
+
 def build(topology: Topology, slab: int | None = None, quads: bool | None = None) -> Plan:
     """Build the plan of a topology, O(nnz + n_out + n_in) time and memory.
 
-    `slab` forces the inputs per slab and `quads` whether to use `Quads`, in both directions, to see what `slab_size`
-    and `quads_pay` chose well.
+    `slab` forces the inputs per slab and `quads` whether to use `Quads`, in both directions; by default
+    `machine.choices` decides.
     """
     global _built
     _built += 1
     n_out, n_in = topology.shape
     indptr, columns = topology._indptr, topology._columns
-    forward, positions = _build_slabs(n_out, n_in, indptr, columns, slab)
+    chosen, density = _chosen(topology), topology.density
+    forward, positions = _build_slabs(
+        n_out, n_in, indptr, columns, slab or chosen.slab(n_in, density)
+    )
     tiled, tiled_source = None, None
-    if quads_pay(n_out, n_in, columns.size, gathered=False) if quads is None else quads:
-        tiled, moved = _build_quads(n_out, n_in, indptr, columns, slab)
+    if density >= chosen.quads if quads is None else quads:
+        tiled, moved = _build_quads(n_out, n_in, indptr, columns, slab or chosen.base)
         tiled_source = np.empty_like(positions)
         tiled_source[moved] = positions
     column_pointers = np.zeros(n_in + 1, indptr.dtype)
@@ -267,10 +254,11 @@ def build(topology: Topology, slab: int | None = None, quads: bool | None = None
     # Read-only, as a topology's arrays are: then both directions share their compiled builders.
     column_pointers.flags.writeable = rows.flags.writeable = False
     transposed: Slabs | Quads
-    if quads_pay(n_in, n_out, columns.size, gathered=True) if quads is None else quads:
-        transposed, moved = _build_quads(n_in, n_out, column_pointers, rows, slab)
+    if density >= chosen.quads_gathered if quads is None else quads:
+        transposed, moved = _build_quads(n_in, n_out, column_pointers, rows, slab or chosen.base)
     else:
-        transposed, moved = _build_slabs(n_in, n_out, column_pointers, rows, slab)
+        size = slab or chosen.slab(n_out, density)
+        transposed, moved = _build_slabs(n_in, n_out, column_pointers, rows, size)
     source = np.empty_like(positions)
     planning.join_maps(permutation, positions, moved, source)
     return Plan(forward, tiled, tiled_source, transposed, source)
@@ -281,7 +269,7 @@ def plan_of(topology: Topology) -> Plan:
     derived = topology._derived
     plan = derived.get("plan")
     if plan is None:
-        plan = derived.setdefault("plan", build(topology))
+        plan = derived.setdefault("plan", trace.section("plan build", build)(topology))
     assert isinstance(plan, Plan)
     return plan
 
@@ -293,6 +281,7 @@ def positions(topology: Topology, slab: int | None = None) -> Array:
     4 bytes per nonzero for something that only export and topology updates use.
     """
     n_out, n_in = topology.shape
+    slab = slab or _chosen(topology).slab(n_in, topology.density)
     return _build_slabs(n_out, n_in, topology._indptr, topology._columns, slab)[1]
 
 

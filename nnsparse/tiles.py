@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from nnsparse import trace
+
 Array = NDArray[Any]
 
 ALIGNMENT = 64  # bytes: one cache line, one AVX-512 register
@@ -106,7 +108,10 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> Array:
 
     Whoever asks must write every element before anybody reads it.
     """
-    array = pool.take(shape, np.dtype(dtype))
+    if trace.active is None:
+        array = pool.take(shape, np.dtype(dtype))
+    else:
+        array = trace.section("allocation", pool.take)(shape, np.dtype(dtype))
     if _POISON:
         array.fill(np.nan if array.dtype.kind == "f" else -1 if array.dtype.kind == "i" else 255)
     return array
@@ -114,7 +119,10 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> Array:
 
 def zeros(shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> Array:
     """Return an array of zeros of `shape`, C-contiguous, on a 64-byte boundary."""
-    array = pool.take(shape, np.dtype(dtype))
+    if trace.active is None:
+        array = pool.take(shape, np.dtype(dtype))
+    else:
+        array = trace.section("allocation", pool.take)(shape, np.dtype(dtype))
     array.fill(0)
     return array
 

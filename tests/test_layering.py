@@ -20,12 +20,12 @@ LAYERS = {
     name: layer
     for layer, names in enumerate(
         [
-            "jit simd simd_block simd_quads simd_sums tiles",
-            "kernels schedule",
+            "jit recorder simd simd_block simd_quads simd_sums tiles trace",
+            "kernels machine schedule",
             "autograd topology plan allocation rows",
             "ops parameter gradcheck",
             "nn optim",
-            "sparsify data datasets memory",
+            "sparsify data datasets memory tuning profiling roofline inference",
             "train",
             "estimators distributed graph_challenge testing",
         ]

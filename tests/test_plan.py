@@ -6,17 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnsparse import plan as plans
-from nnsparse.plan import (
-    PANELS,
-    Slabs,
-    build,
-    panel_bounds,
-    plan_of,
-    plans_built,
-    positions,
-    quads_pay,
-    slab_size,
-)
+from nnsparse.machine import Choices
+from nnsparse.plan import PANELS, Quads, build, panel_bounds, plan_of, plans_built, positions
 from nnsparse.testing import odd_topologies, random_topology
 from nnsparse.topology import Topology
 
@@ -133,19 +124,27 @@ def test_panels_hold_about_equally_many_nonzeros():
     assert work.max() < 1.1 * work.mean()
 
 
-@pytest.mark.parametrize("bits", [256, 512])
-def test_four_outputs_at_a_time_are_planned_for_dense_patterns_and_wide_registers(
-    bits, monkeypatch
-):
-    monkeypatch.setattr(plans.jit, "vector_bits", lambda: bits)
-    dense = build(Topology.random((50, 60), density=0.5, rng=0))
-    between = build(Topology.random((50, 60), density=0.3, rng=0))
-    sparse = build(Topology.random((50, 60), density=0.1, rng=0))
-    assert (dense.quads is not None) == (bits == 512)
-    assert between.quads is None
-    assert isinstance(between.transposed, Slabs) == (bits != 512)
-    assert isinstance(sparse.transposed, Slabs)
-    assert not quads_pay(0, 5, 0, gathered=True)
+def test_four_outputs_at_a_time_are_planned_where_the_machine_asks_for_it(monkeypatch):
+    kinds = {}
+    for name, chosen in {"wide": Choices(), "narrow": Choices(quads=2, quads_gathered=2)}.items():
+        monkeypatch.setattr(plans, "choices", lambda chosen=chosen: chosen)
+        for density in (0.5, 0.3, 0.1):
+            plan = build(Topology.random((50, 60), density=density, rng=0))
+            kinds[name, density] = plan.quads is not None, isinstance(plan.transposed, Quads)
+    assert kinds["wide", 0.5] == (True, True)
+    assert kinds["wide", 0.3] == (False, True)
+    assert kinds["wide", 0.1] == (False, False)
+    assert all(kinds["narrow", density] == (False, False) for density in (0.5, 0.3, 0.1))
+
+
+def test_a_topology_keeps_its_order_when_the_choices_change(monkeypatch):
+    topology = Topology.random((50, 600), density=0.3, rng=0)
+    before = positions(topology)
+    monkeypatch.setattr(plans, "choices", lambda: Choices(base=16, dense_enough=()))
+    np.testing.assert_array_equal(positions(topology), before)
+    assert plan_of(topology).forward.slab == build(topology).forward.slab == 128
+    fresh = Topology(topology.shape, topology.indptr, topology.indices)
+    assert plan_of(fresh).forward.slab == 16
 
 
 def test_runs_are_sorted_by_length_within_a_panel_and_slab():
@@ -183,15 +182,6 @@ def test_outputs_take_two_bytes_up_to_65536_of_them():
     check(topology)
 
 
-@given(st.integers(0, 10**7), st.integers(0, 10**7), st.floats(0, 1))
-def test_a_plan_has_at_most_one_pointer_for_two_nonzeros_beside_one_per_output(n_out, n_in, share):
-    # The number of runs decides the memory; sizes are tried that no test could build.
-    nnz = int(share**8 * n_out * n_in)
-    slab = slab_size(n_out, n_in, nnz)
-    assert slab & (slab - 1) == 0
-    assert max(1, -(-n_in // slab)) * n_out <= nnz / 2 + n_out + 1
-
-
 @pytest.mark.parametrize(
     ("shape", "nnz"),
     [((10**6, 10**6), 10**6), ((10, 10**6), 1000), ((10**6, 10), 1000), ((3, 2 * 10**6), 6)],
@@ -227,13 +217,3 @@ def test_making_a_topology_builds_no_plan():
     topology = Topology.random((30, 40), density=0.1, rng=0)
     topology.transpose(), positions(topology)
     assert plans_built() == before
-
-
-def test_the_order_does_not_depend_on_the_machine():
-    # A checkpoint in canonical order must not be the only one that can be read elsewhere, and a
-    # seed must give the same network: the order is a function of the topology only.
-    topology = Topology.random((100, 300), density=0.3, rng=7)
-    assert plans.PANELS == 8
-    np.testing.assert_array_equal(positions(topology), positions(topology))
-    again = Topology(topology.shape, topology.indptr, topology.indices)
-    np.testing.assert_array_equal(positions(again), positions(topology))

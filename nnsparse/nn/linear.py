@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 from scipy import sparse
 
+from nnsparse import trace
 from nnsparse.autograd import Tensor
 from nnsparse.nn import init
 from nnsparse.nn.module import Module
@@ -66,7 +67,10 @@ class Affine(Module):
                 "Give all layers the same dtype."
             )
         self._check_arrays()
-        return spmm(self.weight, x, self.structure, self.bias, rectify)
+        structure = self.structure
+        if trace.active is not None:
+            structure = trace.section("plan lookup", lambda: self.structure)()
+        return spmm(self.weight, x, structure, self.bias, rectify)
 
     def _check_arrays(self) -> None:
         """Refuse arrays that somebody has put in place of the parameters' own: kernels check no bounds."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nnsparse import tiles
+from nnsparse import tiles, trace
 from nnsparse.autograd import Tensor, no_grad
 from nnsparse.nn._state import check_state, entries_of
 from nnsparse.ops.layout import from_tiles, tile, to_tiles
@@ -71,15 +71,16 @@ class Module(ABC):
         ValueError
             If x is empty, not 2-D, or has the wrong number of features.
         """
+        forward = self.forward if trace.active is None else trace.layer(self)
         if not isinstance(x, Tensor) or x.batch is None:
-            return self.forward(self._enter(x))
+            return forward(self._enter(x))
         shape = x.data.shape
         if len(shape) != 3 or not 0 < x.batch <= shape[0] * shape[2]:
             raise ValueError(
                 f"{type(self).__name__}: a tiled tensor holds (n_tiles, n_features, lanes) and a "
                 f"batch from 1 to n_tiles * lanes; got {shape} and batch {x.batch}"
             )
-        return self.forward(x)
+        return forward(x)
 
     def _enter(self, x: ArrayLike | Rows | Tensor) -> Tensor:
         rows = x if isinstance(x, Rows) else Rows(x.data if isinstance(x, Tensor) else x)
@@ -91,7 +92,8 @@ class Module(ABC):
         lanes = batch if self._whole_batch() else tiles.pick_lanes(batch)
         if isinstance(x, Tensor) and x.requires_grad:
             return tile(x, lanes)
-        return Tensor(to_tiles(rows, lanes, self.dtype), batch=batch)
+        convert = to_tiles if trace.active is None else trace.section("layout", to_tiles)
+        return Tensor(convert(rows, lanes, self.dtype), batch=batch)
 
     def _whole_batch(self) -> bool:
         """Whether all products are BLAS calls, so that the batch should be one tile."""

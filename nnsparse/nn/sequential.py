@@ -9,7 +9,7 @@ from typing import final
 import numpy as np
 from numpy.typing import DTypeLike
 
-from nnsparse import allocation
+from nnsparse import allocation, trace
 from nnsparse.autograd import Tensor
 from nnsparse.nn.activations import ReLU
 from nnsparse.nn.init import generator
@@ -50,7 +50,8 @@ class Sequential(Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the output of the last layer."""
         for layer, rectify in self._steps:
-            x = layer.forward(x, rectify=True) if rectify else layer.forward(x)  # type: ignore[call-arg]
+            forward = layer.forward if trace.active is None else trace.layer(layer)
+            x = forward(x, rectify=True) if rectify else forward(x)  # type: ignore[call-arg]
         return x
 
     def children(self) -> Iterator[tuple[str, Module]]:

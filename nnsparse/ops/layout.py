@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from nnsparse import tiles
+from nnsparse import tiles, trace
 from nnsparse.autograd import Tensor, record
 from nnsparse.kernels.layout import gather_rows, scatter_rows
 from nnsparse.rows import Rows
@@ -27,6 +27,7 @@ def to_tiles(rows: Rows, lanes: int, dtype: DTypeLike) -> Array:
     return out
 
 
+@trace.timed("write-back")
 def from_tiles(data: Array, batch: int, out: Array | None = None) -> Array:
     """Return tiles as an array (batch, n_features), or write them to C-contiguous `out` of that shape."""
     if out is None:
@@ -39,7 +40,8 @@ def tile(x: Tensor, lanes: int) -> Tensor:
     """Return a plain tensor (batch, n_features) as a tiled activation."""
     if x.batch is not None:
         return x
-    data = to_tiles(Rows(x.data), lanes, x.dtype)
+    convert = to_tiles if trace.active is None else trace.section("layout", to_tiles)
+    data = convert(Rows(x.data), lanes, x.dtype)
     return record(data, (x,), lambda g, out, needs: (untile(g),), batch=x.shape[0])
 
 

@@ -13,7 +13,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from nnsparse import jit, tiles
+from nnsparse import jit, tiles, trace
 from nnsparse.autograd import Tensor, record, recording
 from nnsparse.kernels import gemm as dense_kernels
 from nnsparse.kernels import pointwise
@@ -107,7 +107,7 @@ class Sparse(Structure):
     def __init__(self, topology: Topology) -> None:
         self.n_out, self.n_in = topology.shape
         self.topology = topology
-        self.plan = plan_of(topology)
+        self.plan = trace.section("plan lookup", plan_of)(topology)
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
@@ -224,7 +224,11 @@ def spmm(
     """Return W·x + bias, then ReLU if `rectify`: (batch, n_in) to (batch, n_out), tiled."""
     assert x.batch is not None
     bias_data = None if bias is None else bias.data
-    data = structure.forward(w.data, x.data, x.batch, bias_data, rectify)
+    if trace.active is None:
+        data = structure.forward(w.data, x.data, x.batch, bias_data, rectify)
+    else:
+        launch = trace.product(structure, "forward", x.batch)
+        data = launch(w.data, x.data, x.batch, bias_data, rectify)
 
     def rule(g: Tensor, out: Tensor, needs: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
         _check_unmoved(w, structure)
@@ -272,7 +276,11 @@ def spmm_t(w: Tensor, d: Tensor, structure: Structure) -> Tensor:
             spmm(w, g, structure) if needs[1] else None,
         )
 
-    return record(structure.transposed(w.data, d.data), (w, d), rule, batch=d.batch)
+    if trace.active is None:
+        data = structure.transposed(w.data, d.data)
+    else:
+        data = trace.product(structure, "transposed", len(d))(w.data, d.data)
+    return record(data, (w, d), rule, batch=d.batch)
 
 
 def sddmm(d: Tensor, x: Tensor, structure: Structure) -> Tensor:
@@ -284,4 +292,8 @@ def sddmm(d: Tensor, x: Tensor, structure: Structure) -> Tensor:
             spmm_t(g, d, structure) if needs[1] else None,
         )
 
-    return record(structure.gradient(d.data, x.data), (d, x), rule)
+    if trace.active is None:
+        data = structure.gradient(d.data, x.data)
+    else:
+        data = trace.product(structure, "gradient", len(d))(d.data, x.data)
+    return record(data, (d, x), rule)

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from nnsparse import trace
 from nnsparse.parameter import Parameter
 
 State: TypeAlias = dict[str, float | int | bool | NDArray[Any]]
@@ -90,7 +91,12 @@ class Optimizer(ABC):
             if not (grad.shape == data.shape and grad.dtype == data.dtype and data.flags.carray):
                 raise self._mismatch(index, data, grad)
             self._counts[index] += 1
-            self._update(param, data.reshape(-1), grad.reshape(-1), self._counts[index])
+            p, g, count = data.reshape(-1), grad.reshape(-1), self._counts[index]
+            if trace.active is None:
+                self._update(param, p, g, count)
+            else:
+                n_buffers = len(self.settings.slots)
+                trace.update(self._update, param, n_buffers)(param, p, g, count)
 
     def zero_grad(self) -> None:
         """Set every gradient to None."""
@@ -104,14 +110,15 @@ class Optimizer(ABC):
         -------
         dict
             `lr`, the settings, and for parameter k, once updated, `k.count` (updates so far) and
-            its buffers as `k.<name>`, copied, each with the shape of the parameter's data.
+            its buffers as `k.<name>`, copied, each with the shape of the parameter's data (of a
+            sparse parameter in canonical order, which is the same on every machine).
         """
         state: State = {"lr": self.lr, **asdict(self.settings)}
         for index, (param, count) in enumerate(zip(self.params, self._counts, strict=True)):
             if count:
                 state[f"{index}.count"] = count
                 for slot in self.settings.slots:
-                    state[f"{index}.{slot}"] = param.buffers[slot].copy()
+                    state[f"{index}.{slot}"] = np.array(param.canonical(param.buffers[slot]))
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -146,7 +153,8 @@ class Optimizer(ABC):
             buffers.append({})
             for slot in settings.slots if count else ():
                 key = f"{index}.{slot}"
-                buffers[index][slot] = _checked_buffer(who, key, state.get(key), param.data)
+                checked_buffer = _checked_buffer(who, key, state.get(key), param.data)
+                buffers[index][slot] = param.planned(checked_buffer)
                 unread.discard(key)
         if unread:
             raise ValueError(

@@ -9,10 +9,13 @@ import pytest
 from numpy.typing import NDArray
 
 import nnsparse.jit
+from nnsparse import plan
 from nnsparse.kernels import optimizer as kernels
+from nnsparse.machine import Choices
 from nnsparse.optim import SGD
 from nnsparse.optim.optimizer import PARALLEL_FROM
 from nnsparse.parameter import Parameter, SparseParameter
+from nnsparse.plan import positions
 from nnsparse.topology import Topology
 
 GRID = [
@@ -383,3 +386,30 @@ def test_gradients_in_any_memory_order_are_read_right() -> None:
     grad = np.asfortranarray(np.arange(6.0).reshape(2, 3))
     run(SGD([param], lr=1.0), [grad])
     np.testing.assert_array_equal(param.data, -grad)
+
+
+def test_the_state_of_sparse_weights_can_be_loaded_where_the_plans_differ(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    topology = Topology.random((30, 400), density=0.2, rng=0)
+    values, gradient = np.random.default_rng(0).standard_normal((2, topology.nnz), np.float32)
+
+    def updated(state: Any, steps: int) -> tuple[SparseParameter, SGD]:
+        again = Topology(topology.shape, topology.indptr, topology.indices)
+        weight = SparseParameter(again, values)
+        optimizer = SGD([weight], lr=0.1, momentum=0.9)
+        if state is not None:
+            weight.set_canonical(state[0])
+            optimizer.load_state_dict(state[1])
+        for _ in range(steps):
+            weight.grad = weight.planned(gradient)
+            optimizer.step()
+        return weight, optimizer
+
+    weight, optimizer = updated(None, 2)
+    state = weight.canonical().copy(), optimizer.state_dict()
+    monkeypatch.setattr(plan, "choices", lambda: Choices(base=16, dense_enough=()))
+    elsewhere, _ = updated(state, 1)
+    assert not np.array_equal(positions(elsewhere.topology), positions(weight.topology))
+    straight, _ = updated(None, 3)
+    np.testing.assert_array_equal(elsewhere.canonical(), straight.canonical())
