@@ -20,12 +20,20 @@ def mnist(monkeypatch):
         sys.modules.pop(name, None)
 
 
-def test_the_readmes_python_block_runs_and_learns(capsys):
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+def test_the_readmes_python_blocks_run_one_after_the_other_and_learn(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     names = {}
-    exec(compile(block, "README.md", "exec"), names)
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+    assert len(blocks) == 3
     assert names["accuracy"] > 0.9
-    assert "bytes/nnz" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "bytes/nnz" in printed
+    assert "GFLOP/s" in printed
+    x = names["X_test"][:7]
+    close = pytest.approx(names["model"].predict(x), abs=1e-4)
+    assert names["same"].predict(x) == close
 
 
 def test_the_mnist_example_learns_and_writes_what_it_printed(mnist, tmp_path, capsys):
