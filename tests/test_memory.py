@@ -1,9 +1,12 @@
 """`memory_report`: every byte of a sparse layer, counted and compared with what is really there."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from nnsparse import memory_report, nn, optim
+from nnsparse.data import DataLoader
 from nnsparse.plan import plan_of
 from nnsparse.topology import Topology
 
@@ -98,3 +101,37 @@ def test_the_numbers_follow_a_move():
 def test_what_is_no_module_is_refused():
     with pytest.raises(TypeError, match="expects a Module; got list"):
         memory_report([nn.ReLU()])
+
+
+@pytest.mark.parametrize("sparsity", [None, 0.5, 0.9])
+@pytest.mark.parametrize("optimizer", [optim.SGD, optim.Adam])
+def test_a_steady_training_step_asks_the_system_for_no_array(sparsity, optimizer):
+    rng = np.random.default_rng(0)
+    data = rng.random((640, 300), np.float32), rng.integers(10, size=640)
+    model, loss_fn = nn.mlp([300, 200, 100, 10], sparsity=sparsity, rng=0), nn.CrossEntropyLoss()
+    update = optimizer(model.parameters(), lr=0.01)
+    batches = list(DataLoader(data, batch_size=64, rng=0))
+
+    def step(x, labels):
+        loss = loss_fn(model(x), labels)
+        update.zero_grad()
+        loss.backward()
+        update.step()
+        return loss.item()
+
+    for _ in range(2):  # compiles, fills the pool
+        for x, labels in batches:
+            step(x, labels)
+    tracemalloc.start()
+    try:
+        peaks = []
+        for x, labels in batches:
+            before = tracemalloc.get_traced_memory()[0]
+            tracemalloc.reset_peak()
+            step(x, labels)
+            peaks.append(tracemalloc.get_traced_memory()[1] - before)
+    finally:
+        tracemalloc.stop()
+    # Everything that a step holds at a time, small objects of Python included; an activation of the
+    # first layer alone would be 51 200 bytes.
+    assert max(peaks) < 16_384
