@@ -1,8 +1,10 @@
-"""Timings of nnsparse against its rivals, on the reader's own machine.
+"""Timings of nnsparse against its rivals, on the reader's own machine: `python -m benchmarks --list`.
 
 Each part is a module with `Settings` (a frozen dataclass), `measure(settings) -> dict` (ready for
-JSON), `report(result) -> str` (Markdown), `plot(result, path)` and `main(argv) -> int`, and runs
-alone: `python -m benchmarks.kernels --help`. Shared pieces: `_common` (interleaved timing,
-statistics, tables, JSON, command line), `_machine` (what it ran on, threads, control figures) and
-`_rivals` (the layer step as each rival computes it).
+JSON), `report(result) -> str` (Markdown), `plot(result, path)`, `PART`, which holds these, and
+`main(argv) -> int`, and runs alone: `python -m benchmarks.kernels --help`. `__main__` runs them
+together with the settings of `_suite`. Shared pieces: `_common` (interleaved timing, statistics,
+tables, JSON), `_program` (command lines), `_machine` (what it ran on, threads, control figures),
+`_rivals` (the layer step as each rival computes it), `_networks` (the training step, of the
+networks in `_task`) and `_plain` (the documents' own sparse layers).
 """

@@ -72,7 +72,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
 
     entries = sorted(result["results"], key=lambda e: e["sparsity"])
     density = [1 - e["sparsity"] for e in entries]
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.add_subplot()
     for i, name in enumerate(result["notes"]):
         ratios = [e["rivals"][name]["speedup"] for e in entries]
@@ -83,10 +83,12 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
     axes.set_xticks(density, [f"{e['sparsity']:.4g}" for e in entries])
     axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     axes.yaxis.set_major_formatter(lambda y, _: f"{y:g}×")
+    axes.yaxis.set_minor_formatter(lambda y, _: f"{y:g}×" if f"{y:g}"[-1] in "25" else "")
+    axes.tick_params(axis="y", which="minor", labelsize=8)
     axes.invert_xaxis()
     axes.grid(alpha=0.3)
     s, cpu = result["settings"], result["machine"]["cpu"]
     size = f"{s['n_in']} -> {s['n_out']}, batch {s['batch']}, {s['threads']} threads"
     axes.set_title(f"Layer step (forward and both gradients), {size}\n{cpu}", fontsize=10)
-    axes.legend(fontsize=9)
+    figure.legend(loc="outside right upper", fontsize=9)
     figure.savefig(path, dpi=150)

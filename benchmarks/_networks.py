@@ -1,86 +1,27 @@
-"""The networks of `training`, and a whole training step of each as every rival computes it.
+"""A whole training step of the networks of `_task` as every rival computes it.
 
 A step draws a mini-batch from a (n, n_features) array, runs forward, loss, backward and the SGD
 update, and reads the loss. All rivals start from the same weights: those of the sparse network, its
-zeros stored by the dense ones, which then train all of them. How steps are timed is in `training`.
+zeros stored by the dense ones, which then train all of them, or only the nonzeros where they have
+masks. How steps are timed is in `training`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from benchmarks._plain import LAYOUTS, PlainLinear
+from benchmarks._rivals import Rival
+from benchmarks._task import Array, Task
 from nnsparse import jit, nn, optim
 from nnsparse.data import DataLoader, Rows
 
-Array = NDArray[Any]
 Step = Callable[[], float]
-
-
-@dataclass(frozen=True)
-class Net:
-    """Sizes from input to output, fraction of zeros as `nn.mlp` takes it, samples per batch."""
-
-    sizes: tuple[int, ...]
-    sparsity: float | tuple[float | None, ...]
-    batch: int
-    note: str
-
-    def model(self, seed: object) -> nn.Sequential:
-        """Return the sparse network with its initial weights."""
-        rng = np.random.default_rng(seed)  # type: ignore[arg-type]
-        return nn.mlp(self.sizes, sparsity=self.sparsity, rng=rng)
-
-
-_THESIS = (784, 256, 256, 256, 256, 10)
-_MIDDLE = (None, 0.8, 0.8, 0.8, None)
-NETS: Mapping[str, Net] = {
-    "thesis-64": Net(_THESIS, _MIDDLE, 64, "middle layers 80 %"),
-    "thesis-256": Net(_THESIS, _MIDDLE, 256, "middle layers 80 %"),
-    "lenet-100": Net((784, 300, 100, 10), 0.95, 100, "95 % by Erdős-Rényi-kernel shares"),
-    "wide-256": Net((784, 4096, 4096, 10), (0.95, 0.95, None), 256, "wide layers 95 %"),
-}
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """What every rival gets.
-
-    Attributes
-    ----------
-    model : nn.Sequential
-        The sparse network; dense rivals copy its weights.
-    x, y : (n, n_features) float32 and (n,) int64
-        Samples and labels.
-    """
-
-    model: nn.Sequential
-    x: Array
-    y: Array
-    batch: int
-    lr: float
-    momentum: float
-    seed: int
-
-    @classmethod
-    def random(
-        cls, net: Net, rows: int, *, lr: float = 0.01, momentum: float = 0.0, seed: int = 0
-    ) -> Task:
-        """Draw weights, samples uniform in [0, 1) and labels."""
-        rng = np.random.default_rng([seed, 1])
-        x = rng.random((rows, net.sizes[0]), np.float32)
-        y = rng.integers(net.sizes[-1], size=rows)
-        return cls(net.model([seed, 0]), x, y, net.batch, lr, momentum, seed)
-
-    @property
-    def loader(self) -> DataLoader:
-        """Full mini-batches in the same order for every rival."""
-        return DataLoader((self.x, self.y), batch_size=self.batch, drop_last=True, rng=self.seed)
 
 
 # ---------------------------------------------------------------- ours
@@ -108,8 +49,8 @@ def _forever(loader: DataLoader) -> Iterator[tuple[Rows, Array]]:
         yield from loader
 
 
-def _ours(task: Task, model: nn.Sequential) -> Step:
-    """Return the loop's body as a user writes it."""
+def our_loop(task: Task, model: nn.Sequential, masks: Sequence[tuple[Any, Array]] = ()) -> Step:
+    """Return the loop's body as a user writes it; `masks` are (parameter, mask of its gradient)."""
     optimizer = optim.SGD(model.parameters(), lr=task.lr, momentum=task.momentum)
     loss_fn = nn.CrossEntropyLoss()
     batches = _forever(task.loader)
@@ -119,6 +60,8 @@ def _ours(task: Task, model: nn.Sequential) -> Step:
         loss = loss_fn(model(x), labels)
         optimizer.zero_grad()
         loss.backward()
+        for parameter, mask in masks:
+            parameter.grad *= mask
         optimizer.step()
         return loss.item()
 
@@ -128,7 +71,7 @@ def _ours(task: Task, model: nn.Sequential) -> Step:
 def sparse(task: Task) -> Step:
     """nnsparse: the sparse network, its own copy of the weights."""
     copies = [_copy(layer) for layer in task.model]
-    return _ours(task, nn.Sequential(*copies))
+    return our_loop(task, nn.Sequential(*copies))
 
 
 def _copy(layer: nn.Module) -> nn.Module:
@@ -141,7 +84,7 @@ def _copy(layer: nn.Module) -> nn.Module:
 
 def dense(task: Task) -> Step:
     """Our dense layers on the same tiles and threads."""
-    return _ours(task, dense_twin(task.model, nn.Linear))
+    return our_loop(task, dense_twin(task.model, nn.Linear))
 
 
 def numpy(task: Task) -> Step:
@@ -151,7 +94,7 @@ def numpy(task: Task) -> Step:
     for both, OpenBLAS' workers spin on the cores that ours want: of 50 steps of thesis-64 the
     best took 36 ms, not 1.25.
     """
-    step = _ours(task, dense_twin(task.model, nn.NumpyLinear))
+    step = our_loop(task, dense_twin(task.model, nn.NumpyLinear))
     threads = jit.get_num_threads()
 
     def alone() -> float:
@@ -164,20 +107,62 @@ def numpy(task: Task) -> Step:
     return alone
 
 
+def masked(task: Task) -> Step:
+    """Our dense layers; the gradient of a weight that the sparse network lacks is set to zero."""
+    twin = dense_twin(task.model, nn.Linear)
+    masks = [
+        (copy.weight, layer.weight.topology.to_dense().astype(np.float32))
+        for copy, layer in zip(twin, task.model, strict=True)
+        if isinstance(copy, nn.Linear) and isinstance(layer, nn.SparseLinear)
+    ]
+    return our_loop(task, twin, masks)
+
+
+def plain(task: Task, layout: str) -> Step:
+    """Plain loops over a layout of `_plain`, which is what the documents begin with."""
+    layers = [
+        PlainLinear(layer, layout) if isinstance(layer, nn.SparseLinear | nn.Linear) else layer
+        for layer in task.model
+    ]
+    return our_loop(task, nn.Sequential(*layers))
+
+
 # ---------------------------------------------------------------- torch
 
 
 def torch(task: Task) -> Step:
     """torch, dense; a mini-batch is `x[indices]` of a tensor, which no DataLoader of its beats."""
+    return torch_loop(task, torch_model(task.model))
+
+
+def torch_model(model: nn.Sequential) -> Any:
+    """Return torch's dense network with a copy of the weights."""
     torch = import_module("torch")
-    model = torch.nn.Sequential(*(_torch_layer(torch, layer) for layer in task.model))
+    return torch.nn.Sequential(*(_torch_layer(torch, layer) for layer in model))
+
+
+def torch_masked(task: Task) -> Step:
+    """`torch.nn.utils.prune`: dense weights times a mask in every forward pass."""
+    torch = import_module("torch")
+    layers = []
+    for layer in task.model:
+        layers.append(_torch_layer(torch, layer))
+        if isinstance(layer, nn.SparseLinear):
+            mask = torch.from_numpy(layer.weight.topology.to_dense().astype(np.float32))
+            import_module("torch.nn.utils.prune").custom_from_mask(layers[-1], "weight", mask)
+    return torch_loop(task, torch.nn.Sequential(*layers))
+
+
+def torch_loop(task: Task, model: Any) -> Step:
+    """Return the loop's body as a user of torch writes it."""
+    torch = import_module("torch")
     optimizer = torch.optim.SGD(model.parameters(), lr=task.lr, momentum=task.momentum)
     loss_fn = torch.nn.CrossEntropyLoss()
     x, y = torch.from_numpy(task.x), torch.from_numpy(task.y)
-    batches = _torch_indices(torch, task.loader)
+    batches = _indices(task.loader)
 
     def step() -> float:
-        indices = next(batches)
+        indices = torch.from_numpy(next(batches))
         loss = loss_fn(model(x[indices]), y[indices])
         optimizer.zero_grad()
         loss.backward()
@@ -196,11 +181,47 @@ def _torch_layer(torch: Any, layer: nn.Module) -> Any:
     return linear
 
 
-def _torch_indices(torch: Any, loader: DataLoader) -> Iterator[Any]:
+# ---------------------------------------------------------------- scikit-learn
+
+
+def sklearn(task: Task) -> Step:
+    """scikit-learn's MLPClassifier, dense, one `partial_fit` a batch."""
+    affine = [
+        _dense(layer) for layer in task.model if isinstance(layer, nn.SparseLinear | nn.Linear)
+    ]
+    model = import_module("sklearn.neural_network").MLPClassifier(
+        [layer.out_features for layer in affine[:-1]],
+        solver="sgd",
+        alpha=0.0,
+        batch_size=task.batch,
+        learning_rate_init=task.lr,
+        momentum=task.momentum,
+        nesterovs_momentum=False,
+        shuffle=False,
+    )
+    first = slice(task.batch)  # makes the arrays, which then get the weights of all
+    model.partial_fit(task.x[first], task.y[first], classes=np.arange(affine[-1].out_features))
+    for i, layer in enumerate(affine):
+        state = layer.state_dict()
+        model.coefs_[i][...] = state["weight"].T
+        model.intercepts_[i][...] = state["bias"]
+    for velocity in model._optimizer.velocities:
+        velocity[...] = 0
+    batches = _indices(task.loader)
+
+    def step() -> float:
+        indices = next(batches)
+        model.partial_fit(task.x[indices], task.y[indices])
+        return float(model.loss_)
+
+    return step
+
+
+def _indices(loader: DataLoader) -> Iterator[Array]:
     """Yield the rows of the mini-batches that `loader` gives, forever."""
     epoch = 0
     while True:
-        order = torch.from_numpy(loader.order(epoch))
+        order = loader.order(epoch)
         for i in range(len(loader)):
             yield order[i * loader.batch_size : (i + 1) * loader.batch_size]
         epoch += 1
@@ -208,20 +229,27 @@ def _torch_indices(torch: Any, loader: DataLoader) -> Iterator[Any]:
 
 # ---------------------------------------------------------------- the list
 
-
-@dataclass(frozen=True)
-class Rival:
-    """How to set a rival up, and one line for the reader."""
-
-    make: Callable[[Task], Step]
-    note: str
-
-
-# The names are those of `_rivals.RIVALS`, whose `available` knows what each needs installed.
 RIVALS: Mapping[str, Rival] = {
     "nnsparse": Rival(sparse, "sparse layers, `nn.SparseLinear`"),
     "dense": Rival(dense, "the same network with `nn.Linear`, our dense product on tiles"),
     "numpy": Rival(numpy, "the same with `nn.NumpyLinear`, BLAS on all threads, the rest on one"),
-    "torch": Rival(torch, "the same in torch, dense; batches are `x[indices]` of a tensor"),
+    "torch": Rival(
+        torch, "the same in torch, dense; batches are `x[indices]` of a tensor", "torch"
+    ),
+    "masked": Rival(
+        masked, "our `nn.Linear` with gradients times a mask: dense work, sparse weights"
+    ),
+    "torch-masked": Rival(
+        torch_masked, "torch with `torch.nn.utils.prune`: weights times a mask", "torch"
+    ),
+    "sklearn": Rival(
+        sklearn, "scikit-learn's `MLPClassifier`, dense, one `partial_fit` a batch", "sklearn"
+    ),
+    **{
+        layout: Rival(partial(plain, layout=layout), f"plain loops over {layout.upper()}")
+        for layout in LAYOUTS
+    },
 }
-DENSE = tuple(name for name in RIVALS if name != "nnsparse")
+# Who trains the same weights, and so has the same losses.
+DENSE = ("dense", "numpy", "torch", "sklearn")
+SPARSE = tuple(name for name in RIVALS if name not in DENSE)

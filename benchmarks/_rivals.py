@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks._layer import LayerStep, Problem
-from nnsparse import kernels, tiles
+from benchmarks._plain import LAYOUTS, Plain
 from nnsparse import plan as plans
+from nnsparse import tiles
 from nnsparse.ops.products import Blas, Dense, Sparse, Structure
 
 Array = NDArray[Any]
@@ -87,63 +88,62 @@ def numpy_dense(p: Problem) -> LayerStep:
 # ---------------------------------------------------------------- plain kernels and SciPy
 
 
-def plain_csr(p: Problem) -> LayerStep:
-    """Our plain loops over CSR."""
-    w = (p.topology.shape, *p.topology.csr())
-    return LayerStep(
-        partial(kernels.csr_forward, *w, p.values, p.x),
-        partial(kernels.csr_input_gradient, *w, p.values, p.d),
-        partial(kernels.csr_weight_gradient, *w, p.d, p.x),
-    )
+def plain(p: Problem, layout: str) -> LayerStep:
+    """Our plain loops over a layout of `_plain`."""
+    structure = Plain(p.topology, layout)
+    values = p.values[structure.order]
+    return _structured(p, structure, values, p.x.shape[1], structure.canonical)
 
 
-def plain_csc(p: Problem) -> LayerStep:
-    """Our plain loops over CSC, values and gradient in CSC order."""
-    indptr, rows, order = p.topology.csc()
-    w = (p.topology.shape, indptr, rows)
-    values = p.values[order]
-
-    def canonical(g: Array) -> Array:
-        out = np.empty_like(g)
-        out[order] = g
-        return out
-
-    return LayerStep(
-        partial(kernels.csc_forward, *w, values, p.x),
-        partial(kernels.csc_input_gradient, *w, values, p.d),
-        partial(kernels.csc_weight_gradient, *w, p.d, p.x),
-        weights=canonical,
-    )
+plain_csr, plain_csc, plain_coo = (partial(plain, layout=layout) for layout in LAYOUTS)
 
 
-def plain_coo(p: Problem) -> LayerStep:
-    """Our plain loops over COO."""
-    w = (p.topology.shape, *p.topology.coo())
-    return LayerStep(
-        partial(kernels.coo_forward, *w, p.values, p.x),
-        partial(kernels.coo_input_gradient, *w, p.values, p.d),
-        partial(kernels.coo_weight_gradient, *w, p.d, p.x),
-    )
-
-
-def scipy_csr(p: Problem) -> LayerStep:
-    """SciPy: CSR for both products, Wᵀ's values refreshed; the weight gradient is NumPy's."""
+def _csr_pair(p: Problem) -> tuple[Any, Any, Callable[[], Any]]:
+    """Return W and Wᵀ as SciPy's CSR, and the call that refreshes the values of Wᵀ."""
     w: Any = p.topology.to_scipy(p.values)
     order = p.topology.csc()[2]
     w_t: Any = p.topology.transpose().to_scipy(p.values[order])
+    # Mode "raise" would go through a buffer.
+    return w, w_t, lambda: np.take(w.data, order, out=w_t.data, mode="clip")
+
+
+def _dense_weight_gradient(p: Problem) -> Callable[[], Array]:
+    """Return NumPy's dense d·xᵀ and its entries at the nonzeros, for who has no sampled product."""
     rows, columns = p.topology.coo()
     flat = rows.astype(np.int64) * p.topology.shape[1] + columns
     product = np.empty(p.topology.shape, np.float32)
-
-    def input_gradient() -> Any:
-        np.take(w.data, order, out=w_t.data, mode="clip")  # "raise" would go through a buffer
-        return w_t @ p.d
 
     def weight_gradient() -> Array:
         np.matmul(p.d, p.x.T, out=product)
         return product.ravel().take(flat)
 
-    return LayerStep(lambda: w @ p.x, input_gradient, weight_gradient)
+    return weight_gradient
+
+
+def scipy_csr(p: Problem) -> LayerStep:
+    """SciPy: CSR for both products, Wᵀ's values refreshed; the weight gradient is NumPy's."""
+    w, w_t, refresh = _csr_pair(p)
+
+    def input_gradient() -> Any:
+        refresh()
+        return w_t @ p.d
+
+    return LayerStep(lambda: w @ p.x, input_gradient, _dense_weight_gradient(p))
+
+
+def mkl_csr(p: Problem) -> LayerStep:
+    """MKL's CSR times dense through sparse_dot_mkl, into ready memory; the rest as for SciPy."""
+    dot = import_module("sparse_dot_mkl").dot_product_mkl
+    w, w_t, refresh = _csr_pair(p)
+    out, dx = np.zeros_like(p.d), np.zeros_like(p.x)
+
+    def input_gradient() -> Any:
+        refresh()
+        return dot(w_t, p.d, out=dx, out_scalar=0.0)
+
+    return LayerStep(
+        lambda: dot(w, p.x, out=out, out_scalar=0.0), input_gradient, _dense_weight_gradient(p)
+    )
 
 
 # ---------------------------------------------------------------- torch
@@ -203,9 +203,9 @@ def torch_sparse(p: Problem) -> LayerStep:
 
 @dataclass(frozen=True)
 class Rival:
-    """How to set a rival up, one line for the reader, and the package that it needs."""
+    """How to set a rival up from its problem, one line for the reader, and the package it needs."""
 
-    make: Callable[[Problem], LayerStep]
+    make: Callable[[Any], Any]
     note: str
     package: str | None = None
 
@@ -230,19 +230,34 @@ RIVALS: Mapping[str, Rival] = {
         "torch.sparse.sampled_addmm",
         "torch",
     ),
+    "mkl": Rival(
+        mkl_csr,
+        f"MKL's sparse CSR times dense (`sparse_dot_mkl`) into ready memory; {_TRANSPOSED}; weight "
+        "gradient as for SciPy",
+        "sparse_dot_mkl",
+    ),
 }
+# Where the name to install is not the name to import.
+_TO_INSTALL = {"sklearn": "scikit-learn", "sparse_dot_mkl": "sparse_dot_mkl mkl"}
 
 
-def available(names: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
-    """Return the rivals whose packages can be imported, and a line for each of the others."""
+def available(
+    names: tuple[str, ...], rivals: Mapping[str, Rival] | None = None
+) -> tuple[tuple[str, ...], list[str]]:
+    """Return the rivals whose packages can be imported, and a line for each of the others.
+
+    `rivals` is the list that the names are of, by default that of the layer step.
+    """
+    rivals = RIVALS if rivals is None else rivals
     present, skipped = [], []
     for name in names:
-        package = RIVALS[name].package
+        package = rivals[name].package
         try:
             if package:
                 import_module(package)
         except ImportError as error:
-            skipped.append(f"{name} skipped ({error}); to have it: pip install {package}")
+            install = _TO_INSTALL.get(package, package)
+            skipped.append(f"{name} skipped ({error}); to have it: pip install {install}")
         else:
             present.append(name)
     return tuple(present), skipped

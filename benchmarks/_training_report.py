@@ -33,7 +33,8 @@ def report(result: Mapping[str, Any]) -> str:
         f"Median ± half the interquartile range of {s['repeats']} × {s['calls']} steps, the rivals "
         "in turn. A step draws a batch from the rows of an array, runs forward, loss, backward and "
         "update, and reads the loss. All rivals start from the weights of the sparse network, "
-        "zeros included, and have the same first loss; dense rivals then train every weight.",
+        "zeros included, and have the same first loss; dense rivals without masks then train every "
+        "weight.",
         *result["skipped"],
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -64,7 +65,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
     names = list(result["notes"])
     columns = min(2, len(entries))
     lines = -(-len(entries) // columns)
-    figure = Figure(figsize=(5 * columns, 0.9 + (0.8 + 0.4 * len(names)) * lines))
+    figure = Figure(figsize=(5 * columns, 0.9 + (1.0 + 0.4 * len(names)) * lines))
     figure.set_layout_engine("constrained")
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
     for axes, entry in zip(panels, entries, strict=False):
@@ -88,6 +89,7 @@ def _bars(axes: Any, entry: Mapping[str, Any], names: list[str]) -> None:
     bars = axes.barh(names, medians, color=colours, xerr=errors, ecolor="0.3")
     axes.bar_label(bars, [number(ms) for ms in medians], padding=6, fontsize=9)
     axes.set_xlim(0, 1.2 * max(row["q3_ms"] for row in rows))
+    axes.set_xlabel("ms per step")
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(f"{entry['net']}, batch {entry['batch']}, {entry['note']}", fontsize=9)

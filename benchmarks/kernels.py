@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ if not __package__:  # run as a file: the folder above holds the packages, this 
 
 from tqdm import tqdm
 
-from benchmarks import _common, _machine, _rivals
+from benchmarks import _common, _machine, _program, _rivals
 from benchmarks._common import TOTAL, Timed
 from benchmarks._kernels_report import plot, report
 from benchmarks._layer import LayerStep, Problem
@@ -95,7 +94,7 @@ def measure(settings: Settings, control_size: int = 1024) -> dict[str, Any]:
         before = _machine.control(control_size)
         with tqdm(total=blocks, desc="kernels", unit="block", disable=None) as bar:
             results = [
-                _one_sparsity(settings, rivals, sparsity, [settings.seed, i], bar)
+                one_sparsity(settings, rivals, sparsity, [settings.seed, i], bar)
                 for i, sparsity in enumerate(settings.sparsity)
             ]
         after = _machine.control(control_size)
@@ -110,9 +109,10 @@ def measure(settings: Settings, control_size: int = 1024) -> dict[str, Any]:
     }
 
 
-def _one_sparsity(
+def one_sparsity(
     settings: Settings, rivals: Mapping[str, Rival], sparsity: float, seed: object, bar: Any
 ) -> dict[str, Any]:
+    """Check and time the rivals at one sparsity, interleaved; return its entry of the results."""
     shape = (settings.n_out, settings.n_in)
     p = Problem.random(*shape, settings.batch, sparsity, seed)
     if not p.topology.nnz:
@@ -195,39 +195,29 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--slab", action="store_true", help="time forced slab sizes, not the rivals")
     p.add_argument("--seed", type=_common.at_least(0), default=d.seed, help="default 0")
-    p.add_argument("--json", type=_common.output_file, metavar="PATH", help="write the result")
-    p.add_argument("--plot", type=_common.output_file, metavar="PATH", help=".png, .svg or .pdf")
+    _program.add_outputs(p)
     return p
+
+
+def _no_plot(settings: Settings) -> str:
+    """Why the result of these settings cannot be drawn."""
+    if settings.slab or BASELINE in settings.rivals:
+        return ""
+    return f"draws ratios to {BASELINE}: add it to --rivals"
+
+
+PART = _program.Part("kernels", measure, report, plot, (WrongResultError,), _no_plot)
 
 
 def main(argv: Sequence[str] | None = None, *, program: bool = False) -> int:
     """Run the command line; exit code 2 for a wrong argument, 1 for a wrong result of a rival."""
-    p = parser()
-    given = vars(p.parse_args(argv))
-    json_path, plot_path = given.pop("json"), given.pop("plot")
-    given["n_out"] = given["n_out"] or given["n_in"]
-    settings = Settings(**{**given, "sparsity": tuple(given["sparsity"])})
-    if plot_path and plot_path.suffix.lower() not in (".png", ".svg", ".pdf"):
-        p.error(f"--plot draws .png, .svg or .pdf; got {plot_path.name!r}")
-    if plot_path and not find_spec("matplotlib"):
-        p.error("--plot needs matplotlib: pip install 'nnsparse[plot]'")
-    if plot_path and not settings.slab and BASELINE not in settings.rivals:
-        p.error(f"--plot draws ratios to {BASELINE}: add it to --rivals")
-    if program:
-        _machine.pin(settings.threads)
-    try:
-        result = measure(settings)
-    except WrongResultError as error:
-        print(f"kernels: {error}", file=sys.stderr)
-        return 1
-    except ValueError as error:
-        p.error(str(error))
-    print(report(result))
-    if json_path:
-        _common.write_json(json_path, result)
-    if plot_path:
-        plot(result, plot_path)
-    return 0
+
+    def settings(given: dict[str, Any]) -> Settings:
+        given["n_out"] = given["n_out"] or given["n_in"]
+        return Settings(**{**given, "sparsity": tuple(given["sparsity"])})
+
+    pin = _program.of_threads if program else None
+    return _program.run(PART, parser(), settings, argv, pin)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ if not __package__:  # run as a file: the folder above holds the packages, this 
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks import _common, _machine
+from benchmarks import _common, _machine, _program
 from benchmarks._common import number, spread, table
 
 CHILD = Path(__file__).with_name("_child.py")
@@ -210,33 +209,16 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--repeats", type=size, default=d.repeats, help="processes, default 5")
     p.add_argument("--empty", type=size, default=d.empty, help="with an empty cache, default 3")
     p.add_argument("--threads", type=size, default=d.threads, help="default %(default)s")
-    p.add_argument("--json", type=_common.output_file, metavar="PATH", help="write the result")
-    p.add_argument("--plot", type=_common.output_file, metavar="PATH", help=".png, .svg or .pdf")
+    _program.add_outputs(p)
     return p
+
+
+PART = _program.Part("startup", measure, report, plot, (ChildError,))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; exit code 2 for a wrong argument, 1 for a process that failed."""
-    p = parser()
-    given = vars(p.parse_args(argv))
-    json_path, plot_path = given.pop("json"), given.pop("plot")
-    if plot_path and plot_path.suffix.lower() not in (".png", ".svg", ".pdf"):
-        p.error(f"--plot draws .png, .svg or .pdf; got {plot_path.name!r}")
-    if plot_path and not find_spec("matplotlib"):
-        p.error("--plot needs matplotlib: pip install 'nnsparse[plot]'")
-    try:
-        result = measure(Settings(**given))
-    except ChildError as error:
-        print(f"startup: {error}", file=sys.stderr)
-        return 1
-    except ValueError as error:
-        p.error(str(error))
-    print(report(result))
-    if json_path:
-        _common.write_json(json_path, result)
-    if plot_path:
-        plot(result, plot_path)
-    return 0
+    return _program.run(PART, parser(), lambda given: Settings(**given), argv)
 
 
 if __name__ == "__main__":

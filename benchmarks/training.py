@@ -3,7 +3,7 @@
     python -m benchmarks.training --json benchmarks/results/training.json
     python -m benchmarks.training --nets wide-256 --momentum 0.9 --plot out.png
 
-The networks and how each rival computes a step are in `_networks`, how steps are timed in
+The networks are in `_task`, how each rival computes a step in `_networks`, how steps are timed in
 `_common`, what is printed in `_training_report`.
 """
 
@@ -15,7 +15,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,21 +25,22 @@ if not __package__:  # run as a file: the folder above holds the packages, this 
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks import _common, _machine, _rivals
+from benchmarks import _common, _machine, _program, _rivals
 from benchmarks._common import TOTAL, Timed
-from benchmarks._networks import DENSE, NETS, RIVALS, Net, Step, Task
+from benchmarks._networks import DENSE, RIVALS, SPARSE, Step
+from benchmarks._task import NETS, Net, Task
 from benchmarks._training_report import plot, report
 
-BASELINES = ("torch", "dense", "numpy")
+BASELINES = ("torch", "dense", "numpy", "torch-masked", "sklearn")
 MAX_DIFFERENCE = 1e-3  # relative, of losses that should be equal; 1e-6 is usual
-CHECKED = 3  # steps after which the dense rivals' losses have been compared
+CHECKED = 3  # steps after which losses of rivals that train the same weights have been compared
 
 
 @dataclass(frozen=True)
 class Settings:
     """What to time; the defaults are those of the command line."""
 
-    nets: tuple[str, ...] = tuple(NETS)
+    nets: tuple[str, ...] = ("thesis-64", "thesis-256", "lenet-100", "wide-256")
     momentum: float = 0.0
     lr: float = 0.01
     rows: int = 60000
@@ -48,7 +48,7 @@ class Settings:
     repeats: int = 15
     calls: int = 10
     pause: float = _common.PAUSE
-    rivals: tuple[str, ...] = tuple(RIVALS)
+    rivals: tuple[str, ...] = ("nnsparse", "dense", "numpy", "torch")
     seed: int = 0
 
 
@@ -71,7 +71,7 @@ def measure(settings: Settings, control_size: int = 1024) -> dict[str, Any]:
         If rivals with the same weights have losses that differ by more than `MAX_DIFFERENCE`, or a
         loss is not finite.
     """
-    present, skipped = _rivals.available(settings.rivals)
+    present, skipped = _rivals.available(settings.rivals, RIVALS)
     if not present:
         raise ValueError("none of the rivals is installed: " + "; ".join(skipped))
     with _machine.limit_threads(settings.threads) as told:
@@ -79,7 +79,7 @@ def measure(settings: Settings, control_size: int = 1024) -> dict[str, Any]:
         before = _machine.control(control_size)
         blocks = len(present) * settings.repeats * len(settings.nets)
         with tqdm(total=blocks, desc="training", unit="block", disable=None) as bar:
-            results = [_one_net(settings, name, present, bar) for name in settings.nets]
+            results = [one_net(settings, name, present, bar) for name in settings.nets]
         after = _machine.control(control_size)
     return {
         "benchmark": "training",
@@ -92,7 +92,8 @@ def measure(settings: Settings, control_size: int = 1024) -> dict[str, Any]:
     }
 
 
-def _one_net(settings: Settings, name: str, rivals: Sequence[str], bar: Any) -> dict[str, Any]:
+def one_net(settings: Settings, name: str, rivals: Sequence[str], bar: Any) -> dict[str, Any]:
+    """Time the rivals' steps on one network, interleaved; return its entry of the results."""
     net = NETS[name]
     bar.set_postfix_str(f"{name}: setting up")
     task = Task.random(
@@ -145,15 +146,18 @@ def _compared(
 
 
 def check(net: str, losses: Mapping[str, Sequence[float]]) -> None:
-    """Compare the first loss of all rivals, and the next ones of the dense rivals.
+    """Compare the first loss of all rivals, and the next ones of those that train the same weights.
 
     Raises
     ------
     WrongLossError
         If one differs from that of the first rival by more than `MAX_DIFFERENCE`.
     """
-    dense = {name: values for name, values in losses.items() if name in DENSE}
-    for group, last in ((losses, 1), (dense, CHECKED)):
+    groups = [
+        {name: values for name, values in losses.items() if name in alike}
+        for alike in (DENSE, SPARSE)
+    ]
+    for group, last in ((losses, 1), *((group, CHECKED) for group in groups)):
         names = list(group)
         for name in names[1:]:
             for i in range(last):
@@ -193,36 +197,17 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--repeats", type=_common.at_least(3), default=d.repeats, help="rounds, >= 3")
     p.add_argument("--calls", type=size, default=d.calls, help="timed steps per round, default 10")
     p.add_argument("--seed", type=_common.at_least(0), default=d.seed, help="default 0")
-    p.add_argument("--json", type=_common.output_file, metavar="PATH", help="write the result")
-    p.add_argument("--plot", type=_common.output_file, metavar="PATH", help=".png, .svg or .pdf")
+    _program.add_outputs(p)
     return p
+
+
+PART = _program.Part("training", measure, report, plot, (WrongLossError,))
 
 
 def main(argv: Sequence[str] | None = None, *, program: bool = False) -> int:
     """Run the command line; exit code 2 for a wrong argument, 1 for a wrong loss of a rival."""
-    p = parser()
-    given = vars(p.parse_args(argv))
-    json_path, plot_path = given.pop("json"), given.pop("plot")
-    settings = Settings(**given)
-    if plot_path and plot_path.suffix.lower() not in (".png", ".svg", ".pdf"):
-        p.error(f"--plot draws .png, .svg or .pdf; got {plot_path.name!r}")
-    if plot_path and not find_spec("matplotlib"):
-        p.error("--plot needs matplotlib: pip install 'nnsparse[plot]'")
-    if program:
-        _machine.pin(settings.threads)
-    try:
-        result = measure(settings)
-    except WrongLossError as error:
-        print(f"training: {error}", file=sys.stderr)
-        return 1
-    except ValueError as error:
-        p.error(str(error))
-    print(report(result))
-    if json_path:
-        _common.write_json(json_path, result)
-    if plot_path:
-        plot(result, plot_path)
-    return 0
+    pin = _program.of_threads if program else None
+    return _program.run(PART, parser(), lambda given: Settings(**given), argv, pin)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # `benchmarks` is no part of the installed package
 
 from benchmarks import _child, _networks, startup, training  # noqa: E402
-from benchmarks._networks import NETS, Task  # noqa: E402
+from benchmarks._task import NETS, Task  # noqa: E402
 from nnsparse import jit, nn  # noqa: E402
 
 TINY = training.Settings(
@@ -84,16 +84,21 @@ def test_the_networks_are_sparse_where_they_should_be(name: str) -> None:
     affine = found[::2]  # every other layer is a ReLU
     if name == "lenet-100":
         assert affine[0] > 0.95 > affine[1] > 0.8
+    elif name == "deep-100":
+        assert affine[:3] == pytest.approx([0.95] * 3, abs=1e-2)
+        assert affine[3] < 0.5
     elif name == "wide-256":
         assert affine == pytest.approx([0.95, 0.95, 0], abs=1e-4)
+    elif name.startswith("square-"):
+        assert affine == pytest.approx([0.95, 0], abs=1e-4)
     else:
         assert affine == pytest.approx([0, 0.8, 0.8, 0.8, 0], abs=1e-4)
 
 
 @pytest.mark.parametrize("rival", _networks.RIVALS)
 def test_a_rival_learns_and_leaves_the_weights_of_the_others_alone(rival: str) -> None:
-    if rival == "torch":
-        pytest.importorskip("torch")
+    if package := _networks.RIVALS[rival].package:
+        pytest.importorskip(package)
     task = Task.random(NETS["lenet-100"], 100, lr=0.1, momentum=0.9)
     before = [p.data.copy() for p in task.model.parameters()]
     step = _networks.RIVALS[rival].make(task)
@@ -103,11 +108,14 @@ def test_a_rival_learns_and_leaves_the_weights_of_the_others_alone(rival: str) -
         np.testing.assert_array_equal(p.data, old)
 
 
-def test_torch_has_the_losses_of_our_dense_network() -> None:
-    pytest.importorskip("torch")
+@pytest.mark.parametrize("rival", _networks.RIVALS)
+def test_a_rival_has_the_losses_of_our_network_with_the_same_weights(rival: str) -> None:
+    if package := _networks.RIVALS[rival].package:
+        pytest.importorskip(package)
     task = Task.random(NETS["lenet-100"], 300, momentum=0.9)
-    ours, torch = _networks.dense(task), _networks.torch(task)
-    np.testing.assert_allclose([ours() for _ in range(7)], [torch() for _ in range(7)], rtol=1e-4)
+    ours = (_networks.dense if rival in _networks.DENSE else _networks.sparse)(task)
+    theirs = _networks.RIVALS[rival].make(task)
+    np.testing.assert_allclose([ours() for _ in range(7)], [theirs() for _ in range(7)], rtol=1e-4)
 
 
 def test_the_numpy_rival_gives_the_threads_back() -> None:

@@ -1,0 +1,97 @@
+"""What the command lines of all benchmarks share: a part, its outputs, and its exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from benchmarks import _common, _machine
+
+Result = Mapping[str, Any]
+PLOTS = (".png", ".svg", ".pdf")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A benchmark: what it measures and how that is shown.
+
+    Attributes
+    ----------
+    measure : Settings -> result
+        Raises ValueError for settings that cannot be run, one of `failures` for a wrong result.
+    report : result -> Markdown
+    plot : (result, path) -> None
+    failures : exceptions that end the program with code 1
+    no_plot : Settings -> why these cannot be drawn, or ""
+    """
+
+    name: str
+    measure: Callable[[Any], Result]
+    report: Callable[[Result], str]
+    plot: Callable[[Result, Path], None]
+    failures: tuple[type[Exception], ...] = ()
+    no_plot: Callable[[Any], str] = lambda settings: ""
+
+
+def add_outputs(p: argparse.ArgumentParser) -> None:
+    """Add --json and --plot."""
+    p.add_argument("--json", type=_common.output_file, metavar="PATH", help="write the result")
+    p.add_argument("--plot", type=_common.output_file, metavar="PATH", help=".png, .svg or .pdf")
+
+
+def can_plot() -> bool:
+    """Return whether matplotlib is installed."""
+    return find_spec("matplotlib") is not None
+
+
+def run(
+    part: Part,
+    p: argparse.ArgumentParser,
+    settings: Callable[[dict[str, Any]], Any],
+    argv: Sequence[str] | None,
+    pin: Callable[[Any], int] | None = None,
+) -> int:
+    """Parse, measure, print, write; return 0, or 1 for a wrong result (a wrong argument exits with 2).
+
+    Parameters
+    ----------
+    settings : callable
+        Makes the part's settings from the parsed arguments.
+    pin : callable, optional
+        Settings -> threads that the whole process is told, for programs.
+    """
+    given = vars(p.parse_args(argv))
+    json_path, plot_path = given.pop("json"), given.pop("plot")
+    chosen = settings(given)
+    if plot_path and plot_path.suffix.lower() not in PLOTS:
+        p.error(f"--plot draws .png, .svg or .pdf; got {plot_path.name!r}")
+    if plot_path and not can_plot():
+        p.error("--plot needs matplotlib: pip install 'nnsparse[plot]'")
+    if plot_path and part.no_plot(chosen):
+        p.error(f"--plot {part.no_plot(chosen)}")
+    if pin:
+        _machine.pin(pin(chosen))
+    try:
+        result = part.measure(chosen)
+    except part.failures as error:
+        print(f"{part.name}: {error}", file=sys.stderr)
+        return 1
+    except ValueError as error:
+        p.error(str(error))
+    print(part.report(result))
+    if json_path:
+        _common.write_json(json_path, result)
+    if plot_path:
+        part.plot(result, plot_path)
+    return 0
+
+
+def of_threads(settings: Any) -> int:
+    """Return the threads of settings, the most if there are several numbers of them."""
+    threads = settings.threads
+    return max(threads) if isinstance(threads, tuple) else int(threads)

@@ -1,0 +1,163 @@
+"""The parts of `python -m benchmarks` and the settings of each, quick and full."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from benchmarks import crossover, kernels, memory, multicore, startup, thesis, training
+from benchmarks._networks import RIVALS as NETWORK_RIVALS
+from benchmarks._program import Part
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A part, what it shows, and its runs: file name without suffix -> settings."""
+
+    part: Part
+    what: str
+    full: Mapping[str, Any]
+    quick: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a part."""
+
+    part: Part
+    settings: Any
+    quick: bool
+
+
+# The plain layouts are slower than all others by so much that they are timed in `thesis` only.
+_TRAINING = tuple(name for name in NETWORK_RIVALS if name not in ("csr", "csc", "coo"))
+_LAYER = tuple(name for name in kernels.RIVALS if name not in ("csc", "coo"))
+_SHORT = ("nnsparse", "dense", "numpy", "torch", "torch-sparse", "mkl")
+
+PARTS: Mapping[str, Entry] = {
+    "kernels": Entry(
+        kernels.PART,
+        "one layer's step against every rival, by sparsity",
+        {
+            "kernels-1024": kernels.Settings(repeats=7, rivals=_LAYER),
+            "kernels-2048": kernels.Settings(n_in=2048, n_out=2048, repeats=5, rivals=_SHORT),
+            "kernels-4096": kernels.Settings(n_in=4096, n_out=4096, repeats=5, rivals=_SHORT),
+        },
+        {
+            "kernels-1024": kernels.Settings(
+                sparsity=(0.5, 0.8, 0.95), repeats=3, calls=2, rivals=_LAYER
+            )
+        },
+    ),
+    "crossover": Entry(
+        crossover.PART,
+        "from which sparsity on sparse is faster: sizes × batches × threads × sparsity",
+        {"crossover": crossover.Settings(batches=(64, 256))},
+        {
+            "crossover": crossover.Settings(
+                sizes=(1024,),
+                sparsity=(0.0, 0.1, 0.3, 0.7, 0.95, 0.999),
+                repeats=3,
+                calls=2,
+                rivals=("nnsparse", "numpy", "torch"),
+            )
+        },
+    ),
+    "thesis": Entry(
+        thesis.PART,
+        "the thesis' tables (a pass at 2048, 4096, 8192 features, its sections) and loss curves",
+        {"thesis": thesis.Settings()},
+        {"thesis": thesis.Settings(features=(2048,), repeats=3, epochs=3, samples=6400)},
+    ),
+    "multicore": Entry(
+        multicore.PART,
+        "the multicore paper's networks: one sample through 99.5 % pruned MLPs",
+        {"multicore": multicore.Settings()},
+        {"multicore": multicore.Settings(repeats=3, passes=20)},
+    ),
+    "training": Entry(
+        training.PART,
+        "whole training steps of MLPs",
+        {
+            "training": training.Settings(
+                nets=("thesis-64", "thesis-256", "lenet-100", "deep-100", "wide-256"),
+                repeats=9,
+                rivals=_TRAINING,
+            ),
+            "training-square": training.Settings(
+                nets=("square-2048", "square-4096", "square-8192"),
+                repeats=5,
+                calls=1,
+                rivals=_TRAINING,
+            ),
+        },
+        {
+            "training": training.Settings(
+                nets=("thesis-64", "lenet-100"), repeats=3, rows=6400, rivals=_TRAINING
+            )
+        },
+    ),
+    "memory": Entry(
+        memory.PART,
+        "bytes by kind and peak resident size of training, each in a fresh process",
+        {"memory": memory.Settings()},
+        {"memory": memory.Settings(sizes=(2048, 2048, 10), rivals=("nnsparse", "dense"))},
+    ),
+    "startup": Entry(
+        startup.PART,
+        "import and first steps, with an empty and a warm cache of compiled code",
+        {"startup": startup.Settings()},
+        {"startup": startup.Settings(programs=("thesis",), repeats=3, empty=1)},
+    ),
+}
+
+
+def known_rivals() -> tuple[str, ...]:
+    """Return the rivals of all parts."""
+    every = (
+        name
+        for entry in PARTS.values()
+        for settings in entry.full.values()
+        for name in getattr(settings, "rivals", ())
+    )
+    return tuple(dict.fromkeys(every))
+
+
+def jobs(
+    only: Sequence[str],
+    quick: bool,
+    threads: int,
+    repeats: int | None = None,
+    rivals: Sequence[str] | None = None,
+) -> tuple[dict[str, Job], list[str]]:
+    """Return the runs by file name, and a line for each that has none of the rivals.
+
+    Parts with several numbers of threads get one thread and `threads`.
+    """
+    found: dict[str, Job] = {}
+    left_out = []
+    for name in only:
+        entry = PARTS[name]
+        for stem, settings in (entry.quick if quick else entry.full).items():
+            changed = _changed(settings, threads, repeats, rivals)
+            if changed is None:
+                left_out.append(f"{stem} left out: of its rivals none is in --rivals")
+            else:
+                found[stem] = Job(entry.part, changed, quick)
+    return found, left_out
+
+
+def _changed(
+    settings: Any, threads: int, repeats: int | None, rivals: Sequence[str] | None
+) -> Any | None:
+    """Return the settings with what the command line says, None if no rival is left."""
+    several = isinstance(settings.threads, tuple)
+    changes: dict[str, Any] = {"threads": tuple(sorted({1, threads})) if several else threads}
+    if repeats is not None:
+        changes["repeats"] = repeats
+    if rivals is not None and "rivals" in {field.name for field in fields(settings)}:
+        changes["rivals"] = tuple(name for name in settings.rivals if name in rivals)
+        if not changes["rivals"]:
+            return None
+    return replace(settings, **changes)
