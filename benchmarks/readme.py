@@ -38,6 +38,8 @@ SETTINGS: Mapping[str, Any] = {
     "training": training.Settings,
     "startup": startup.Settings,
 }
+# Measured too, but shown in the suite's report only.
+ELSEWHERE = ("crossover", "memory", "multicore", "registers", "thesis")
 Result = Mapping[str, Any]
 
 
@@ -84,7 +86,7 @@ def _numpy_ms(result: Result) -> str:
 
 def training_table(result: Result) -> str:
     """Return milliseconds per training step of every rival, and ours against each."""
-    s, names = result["settings"], list(result["notes"])
+    s, names = result["settings"], [name for name in result["notes"] if name in LABELS]
     others = [name for name in names if name != "nnsparse"]
     rows = []
     for entry in result["results"]:
@@ -198,7 +200,7 @@ def figures(results: Sequence[Result]) -> str:
 
 
 def load(paths: Sequence[Path]) -> list[Result]:
-    """Read results, in the order of the file names.
+    """Read results, in the order of the file names; leave out what is shown elsewhere.
 
     Raises
     ------
@@ -211,9 +213,11 @@ def load(paths: Sequence[Path]) -> list[Result]:
             result = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ReadmeError(f"cannot read {path}: {error}") from None
-        if not isinstance(result, dict) or result.get("benchmark") not in SETTINGS:
+        kind = result.get("benchmark") if isinstance(result, dict) else None
+        if kind not in SETTINGS and kind not in ELSEWHERE:
             raise ReadmeError(f"{path} is not a result of one of {', '.join(SETTINGS)}")
-        results.append(result)
+        if kind in SETTINGS:
+            results.append(result)
     return results
 
 
