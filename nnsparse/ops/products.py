@@ -66,7 +66,8 @@ class Structure(ABC):
 
 
 _IN_ORDER = np.empty(0, np.uint32)  # "the values are in this order already"
-TILES = 4  # per task: what is gathered for a task serves so many tiles
+TILES = 4  # per task at most: what is gathered for a task serves so many tiles
+BLOCK = 2**18  # bytes of a task's output that may wait in the second-level cache
 
 
 def _multiply(
@@ -81,12 +82,13 @@ def _multiply(
     """Return the product of the weights values[source] (or `values`), which are in `order`, and the tiles x."""
     n_tiles, _, lanes = x.shape
     out = tiles.empty((n_tiles, bias.size, lanes), x.dtype)
-    # Two tasks a thread or more, if there are tiles enough.
-    group = max(1, min(TILES, n_tiles * max(1, order.panels.size - 1) // (2 * jit.MAX_THREADS)))
-    pack = values[:0]
+    group, pack, s = 1, values[:0], order
     if source.size:
         pack = tiles.empty((order.pack_size,), values.dtype)
-    s = order
+        # As many tiles as fit the cache, but two tasks a thread or more.
+        n_panels = max(1, s.panels.size - 1)
+        fitting = BLOCK * n_panels // max(1, bias.size * lanes * x.itemsize)
+        group = max(1, min(TILES, fitting, n_tiles * n_panels // (2 * jit.MAX_THREADS)))
     if isinstance(s, Quads):
         spmm_quads(lanes, dense_kernels.width(lanes, x.itemsize))(
             values, source, pack, s.indices, s.counts, s.starts, s.firsts, s.panels, s.slab, group,
@@ -246,12 +248,13 @@ def spmm(
 
 def _check_unmoved(w: Tensor, structure: Structure) -> None:
     """Refuse to go back through a layer whose weights have other positions than on the way there."""
-    if isinstance(w, SparseParameter) and isinstance(structure, Sparse):  # noqa: SIM102
-        if w.topology is not structure.topology:
-            raise RuntimeError(
-                "backward: a sparse weight was moved to another topology after the forward pass "
-                "that this gradient belongs to. Call backward before move_to."
-            )
+    if not (isinstance(w, SparseParameter) and isinstance(structure, Sparse)):
+        return
+    if w.topology is not structure.topology:
+        raise RuntimeError(
+            "backward: a sparse weight was moved to another topology after the forward pass "
+            "that this gradient belongs to. Call backward before move_to."
+        )
 
 
 def _gate_and_sum(
