@@ -135,8 +135,9 @@ class Sparse(Structure):
     def gradient(self, d: Array, x: Array) -> Array:
         s = self.plan.forward
         out = (tiles.empty if len(x) else tiles.zeros)(s.indices.shape, x.dtype)
-        kernel = sampled.sddmm(x.shape[2], sampled.part(x.itemsize))
-        kernel(s.indices, s.pointers, s.outputs, s.panels, s.slab, d, x, out)
+        sampled.sddmm(x.shape[2], sampled.part(x.itemsize))(
+            s.indices, s.pointers, s.outputs, s.panels, s.slab, d, x, out
+        )
         return out
 
 
@@ -180,7 +181,7 @@ class Dense(Structure):
         return out
 
 
-# As in our own kernels, infinity and NaN go where the mathematics sends them, without a warning.
+# Infinity and NaN go where the mathematics sends them, without a warning.
 _quiet = np.errstate(over="ignore", invalid="ignore")
 
 
@@ -248,9 +249,8 @@ def spmm(
 
 def _check_unmoved(w: Tensor, structure: Structure) -> None:
     """Refuse to go back through a layer whose weights have other positions than on the way there."""
-    if not (isinstance(w, SparseParameter) and isinstance(structure, Sparse)):
-        return
-    if w.topology is not structure.topology:
+    both = isinstance(w, SparseParameter) and isinstance(structure, Sparse)
+    if both and w.topology is not structure.topology:  # type: ignore[attr-defined]
         raise RuntimeError(
             "backward: a sparse weight was moved to another topology after the forward pass "
             "that this gradient belongs to. Call backward before move_to."
