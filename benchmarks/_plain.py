@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nnsparse import kernels, nn, tiles
 from nnsparse.nn.linear import Affine
-from nnsparse.ops.products import Structure
+from nnsparse.ops.structures import Structure
 from nnsparse.parameter import Parameter
 from nnsparse.topology import Topology
 

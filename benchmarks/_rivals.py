@@ -21,7 +21,7 @@ from benchmarks._layer import LayerStep, Problem
 from benchmarks._plain import LAYOUTS, Plain
 from nnsparse import plan as plans
 from nnsparse import tiles
-from nnsparse.ops.products import Blas, Dense, Sparse, Structure
+from nnsparse.ops.structures import Blas, Dense, Sparse, Structure
 
 Array = NDArray[Any]
 
@@ -43,7 +43,7 @@ def _to_tiles(a: Array, lanes: int) -> Array:
 def _structured(
     p: Problem, structure: Structure, w: Array, lanes: int, weights: Callable[[Array], Array]
 ) -> LayerStep:
-    """Return the calls that `ops.products` makes in a training step of a layer without bias."""
+    """Return the calls made in a training step of a layer without bias."""
     batch = p.x.shape[1]
     x, d, w = _to_tiles(p.x, lanes), _to_tiles(p.d, lanes), tiles.aligned(w)
 

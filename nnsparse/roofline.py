@@ -13,7 +13,7 @@ import numpy as np
 
 from nnsparse import jit
 from nnsparse.kernels import probe
-from nnsparse.ops.products import Sparse, Structure
+from nnsparse.ops.structures import Sparse, Structure
 
 _SECONDS = 0.1  # to look for the best run, which nothing disturbed
 _COPY_NBYTES = 1 << 26  # of each of two arrays, more than most last-level caches

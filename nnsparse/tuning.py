@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from nnsparse import machine, tiles
 from nnsparse.machine import Choices
-from nnsparse.ops.products import Sparse
+from nnsparse.ops.structures import Sparse
 from nnsparse.plan import build
 from nnsparse.topology import Topology
 

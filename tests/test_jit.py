@@ -264,7 +264,7 @@ def test_the_package_logs_under_its_own_name():
 PRODUCTS = """
 import numpy as np
 from nnsparse import jit
-from nnsparse.ops.products import Dense, Sparse
+from nnsparse.ops.structures import Dense, Sparse
 from nnsparse.ops.layout import from_tiles, to_tiles
 from nnsparse.plan import positions
 from nnsparse.rows import Rows

@@ -1,6 +1,6 @@
 """Affine layers y = W·x + b: `SparseLinear`, `Linear` on the tile product, and `NumpyLinear`, the plain baseline.
 
-They differ only in the *structure* that multiplies (`ops.products`). Weights have shape (out_features, in_features).
+They differ only in the *structure* that multiplies (`ops.structures`). Weights have shape (out_features, in_features).
 Over 300 lines because a sparse layer converts to and from everything that holds weights.
 """
 
@@ -17,7 +17,8 @@ from nnsparse import trace
 from nnsparse.autograd import Tensor
 from nnsparse.nn import init
 from nnsparse.nn.module import Module
-from nnsparse.ops.products import Blas, Dense, Sparse, Structure, spmm
+from nnsparse.ops.products import spmm
+from nnsparse.ops.structures import Blas, Dense, Sparse, Structure
 from nnsparse.parameter import Parameter, SparseParameter
 from nnsparse.topology import Topology, check_scipy
 

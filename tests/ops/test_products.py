@@ -12,7 +12,8 @@ from nnsparse import jit, tiles
 from nnsparse.autograd import Tensor, no_grad
 from nnsparse.gradcheck import check_gradients
 from nnsparse.ops.layout import tile, untile
-from nnsparse.ops.products import Blas, Dense, Sparse, sddmm, spmm, spmm_t
+from nnsparse.ops.products import sddmm, spmm, spmm_t
+from nnsparse.ops.structures import Blas, Dense, Sparse
 from nnsparse.plan import positions
 from nnsparse.testing import (
     masked_forward,

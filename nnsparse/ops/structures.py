@@ -1,0 +1,214 @@
+"""Where a layer's weights are, and the kernels that multiply with them: `Sparse`, `Dense` and `Blas`.
+
+A structure validates nothing and is not differentiable; it allocates the result and launches a kernel. The gradient
+rules in `products` are written once, for all three.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import lru_cache
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnsparse import jit, tiles, trace
+from nnsparse.kernels import gemm as dense_kernels
+from nnsparse.kernels import sddmm as sampled
+from nnsparse.kernels.spmm import spmm as spmm_runs
+from nnsparse.kernels.spmm import spmm_quads
+from nnsparse.plan import Quads, Slabs, plan_of
+from nnsparse.topology import Topology
+
+Array = NDArray[Any]
+
+
+@lru_cache(maxsize=256)
+def _valid(tail: int, lanes: int, dtype: np.dtype[Any]) -> Array:
+    """Return (2·lanes,): ones for a full tile, then ones for the lanes that the last tile uses."""
+    valid = tiles.aligned(np.ones(2 * lanes, dtype))
+    valid[lanes + tail :] = 0 if tail else 1
+    return valid
+
+
+@lru_cache(maxsize=256)
+def _no_bias(n_out: int, dtype: np.dtype[Any]) -> Array:
+    return np.zeros(n_out, dtype)
+
+
+class Structure(ABC):
+    """Where the weights of an (n_out, n_in) matrix are, and the kernels that multiply with them."""
+
+    n_out: int
+    n_in: int
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the weights that the kernels take."""
+        return self.n_out, self.n_in
+
+    @abstractmethod
+    def forward(self, w: Array, x: Array, batch: int, bias: Array | None, rectify: bool) -> Array:
+        """Return W·x (+ bias, then ReLU): x (n_tiles, n_in, lanes) to (n_tiles, n_out, lanes)."""
+
+    @abstractmethod
+    def transposed(self, w: Array, d: Array) -> Array:
+        """Return Wᵀ·d: d (n_tiles, n_out, lanes) to (n_tiles, n_in, lanes)."""
+
+    @abstractmethod
+    def gradient(self, d: Array, x: Array) -> Array:
+        """Return Σ_samples d·xᵀ where the weights are, in the shape of the weights."""
+
+
+_IN_ORDER = np.empty(0, np.uint32)  # "the values are in this order already"
+TILES = 4  # per task at most: what is gathered for a task serves so many tiles
+BLOCK = 2**18  # bytes of a task's output that may wait in the second-level cache
+
+
+def _multiply(
+    order: Slabs | Quads,
+    values: Array,
+    source: Array,
+    bias: Array,
+    valid: Array,
+    rectify: bool,
+    x: Array,
+) -> Array:
+    """Return the product of the weights values[source] (or `values`), which are in `order`, and the tiles x."""
+    n_tiles, _, lanes = x.shape
+    out = tiles.empty((n_tiles, bias.size, lanes), x.dtype)
+    group, pack, s = 1, values[:0], order
+    if source.size:
+        pack = tiles.empty((order.pack_size,), values.dtype)
+        # As many tiles as fit the cache, but two tasks a thread or more.
+        n_panels = max(1, s.panels.size - 1)
+        fitting = BLOCK * n_panels // max(1, bias.size * lanes * x.itemsize)
+        group = max(1, min(TILES, fitting, n_tiles * n_panels // (2 * jit.MAX_THREADS)))
+    if isinstance(s, Quads):
+        spmm_quads(lanes, dense_kernels.width(lanes, x.itemsize))(
+            values, source, pack, s.indices, s.counts, s.starts, s.firsts, s.panels, s.slab, group,
+            bias, valid, rectify, x, out,
+        )  # fmt: skip
+    else:
+        spmm_runs(lanes)(
+            values, source, pack, s.indices, s.pointers, s.outputs, s.panels, s.slab, group,
+            bias, valid, rectify, x, out,
+        )  # fmt: skip
+    return out
+
+
+@final
+class Sparse(Structure):
+    """Weights (nnz,) in plan order at the positions of a topology."""
+
+    def __init__(self, topology: Topology) -> None:
+        self.n_out, self.n_in = topology.shape
+        self.topology = topology
+        self.plan = trace.section("plan lookup", plan_of)(topology)
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        return self.plan.forward.indices.shape
+
+    def __reduce__(self) -> tuple[type[Sparse], tuple[Topology]]:
+        """Copy and pickle the topology only: the plan is kept with it, or built again."""
+        return Sparse, (self.topology,)
+
+    def forward(self, w: Array, x: Array, batch: int, bias: Array | None, rectify: bool) -> Array:
+        if bias is None:
+            bias = _no_bias(self.n_out, x.dtype)
+        valid = _valid(batch % x.shape[2], x.shape[2], x.dtype)
+        plan = self.plan
+        if plan.quads is None or plan.quads_source is None:
+            return _multiply(plan.forward, w, _IN_ORDER, bias, valid, rectify, x)
+        return _multiply(plan.quads, w, plan.quads_source, bias, valid, rectify, x)
+
+    def transposed(self, w: Array, d: Array) -> Array:
+        bias, valid = _no_bias(self.n_in, d.dtype), _valid(0, d.shape[2], d.dtype)
+        return _multiply(self.plan.transposed, w, self.plan.source, bias, valid, False, d)
+
+    def gradient(self, d: Array, x: Array) -> Array:
+        s = self.plan.forward
+        out = (tiles.empty if len(x) else tiles.zeros)(s.indices.shape, x.dtype)
+        sampled.sddmm(x.shape[2], sampled.part(x.itemsize))(
+            s.indices, s.pointers, s.outputs, s.panels, s.slab, d, x, out
+        )
+        return out
+
+
+@final
+class Dense(Structure):
+    """Weights (n_out, n_in), multiplied on tiles by our own kernels."""
+
+    def __init__(self, n_out: int, n_in: int) -> None:
+        self.n_out, self.n_in = n_out, n_in
+
+    @staticmethod
+    def _splits(pieces: int, each: int) -> int:
+        """Return into how many ranges to cut the outputs, so that every thread gets `each` tasks or more."""
+        return max(1, -(-each * jit.MAX_THREADS // max(1, pieces)))
+
+    def forward(self, w: Array, x: Array, batch: int, bias: Array | None, rectify: bool) -> Array:
+        n_tiles, _, lanes = x.shape
+        out = tiles.empty((n_tiles, self.n_out, lanes), x.dtype)
+        if bias is None:
+            bias = _no_bias(self.n_out, x.dtype)
+        valid = _valid(batch % lanes, lanes, x.dtype)
+        kernel = dense_kernels.gemm(lanes, dense_kernels.width(lanes, x.itemsize))
+        kernel(w.reshape(-1), self._splits(n_tiles, 4), bias, valid, rectify, x, out)
+        return out
+
+    def transposed(self, w: Array, d: Array) -> Array:
+        n_tiles, _, lanes = d.shape
+        out = tiles.empty((n_tiles, self.n_in, lanes), d.dtype)
+        kernel = dense_kernels.gemm_t(lanes, dense_kernels.width(lanes, d.itemsize))
+        pack = tiles.empty((jit.MAX_THREADS * dense_kernels.ROWS * dense_kernels.DEPTH,), d.dtype)
+        kernel(w.reshape(-1), pack, d, out)
+        return out
+
+    def gradient(self, d: Array, x: Array) -> Array:
+        lanes = x.shape[2]
+        out = (tiles.empty if len(x) else tiles.zeros)((self.n_out, self.n_in), x.dtype)
+        kernel = dense_kernels.gemm_w(lanes, dense_kernels.width(dense_kernels.ROWS, x.itemsize))
+        splits = self._splits(-(-self.n_in // dense_kernels.ROWS), 8)
+        pack = tiles.empty((jit.MAX_THREADS * (lanes + 1) * dense_kernels.ROWS,), x.dtype)
+        kernel(splits, pack, d, x, out.reshape(-1))
+        return out
+
+
+# Infinity and NaN go where the mathematics sends them, without a warning.
+_quiet = np.errstate(over="ignore", invalid="ignore")
+
+
+@final
+class Blas(Structure):
+    """Weights (n_out, n_in), multiplied by NumPy; with the batch in one tile each product is one BLAS call."""
+
+    def __init__(self, n_out: int, n_in: int) -> None:
+        self.n_out, self.n_in = n_out, n_in
+
+    @_quiet
+    def forward(self, w: Array, x: Array, batch: int, bias: Array | None, rectify: bool) -> Array:
+        out = tiles.empty((x.shape[0], self.n_out, x.shape[2]), x.dtype)
+        np.matmul(w, x, out=out)
+        if bias is not None:
+            out += bias[:, None]
+        if rectify:
+            np.maximum(out, 0, out=out)
+        if batch < x.shape[0] * x.shape[2]:
+            out[-1, :, batch - x.shape[0] * x.shape[2] :] = 0
+        return out
+
+    @_quiet
+    def transposed(self, w: Array, d: Array) -> Array:
+        out = tiles.empty((d.shape[0], self.n_in, d.shape[2]), d.dtype)
+        return np.matmul(w.T, d, out=out)
+
+    @_quiet
+    def gradient(self, d: Array, x: Array) -> Array:
+        out = tiles.empty((self.n_out, self.n_in), x.dtype)
+        np.matmul(d[0], x[0].T, out=out)
+        for tile in range(1, len(x)):
+            out += d[tile] @ x[tile].T
+        return out
