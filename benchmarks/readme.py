@@ -84,12 +84,14 @@ def _numpy_ms(result: Result) -> str:
     return number(median(row["median_ms"] for row in rows))
 
 
-def training_table(result: Result) -> str:
-    """Return milliseconds per training step of every rival, and ours against each."""
-    s, names = result["settings"], [name for name in result["notes"] if name in LABELS]
+def training_table(results: Sequence[Result]) -> str:
+    """Return milliseconds per training step of the rivals that all results have, and ours against each."""
+    results = sorted(results, key=lambda r: r["results"][0]["sizes"])
+    s, notes = results[0]["settings"], [result["notes"] for result in results]
+    names = [name for name in LABELS if all(name in found for found in notes)]
     others = [name for name in names if name != "nnsparse"]
     rows = []
-    for entry in result["results"]:
+    for entry in [entry for result in results for entry in result["results"]]:
         rivals = entry["rivals"]
         shape = "-".join(map(str, entry["sizes"]))
         ratios = [f"{number(rivals['nnsparse']['speedup'][name])}×" for name in others]
@@ -110,7 +112,7 @@ def training_table(result: Result) -> str:
     )
     header = ["network", "batch", *(LABELS[name] for name in names)]
     compared = [f"× {LABELS[name]}" for name in others]
-    return _block(intro, table([*header, *compared], rows), [result])
+    return _block(intro, table([*header, *compared], rows), results)
 
 
 def startup_table(result: Result) -> str:
@@ -191,7 +193,7 @@ def figures(results: Sequence[Result]) -> str:
         by_kind[result["benchmark"]].append(result)
     try:
         blocks = [kernel_table(by_kind["kernels"])] if by_kind["kernels"] else []
-        blocks += [training_table(result) for result in by_kind["training"]]
+        blocks += [training_table(by_kind["training"])] if by_kind["training"] else []
         blocks += [startup_table(result) for result in by_kind["startup"]]
         ordered = [result for kind in by_kind.values() for result in kind]
         return "\n\n".join([*blocks, machines(ordered)]).strip()
