@@ -25,13 +25,24 @@ Rule: TypeAlias = Callable[["Tensor", "Tensor", tuple[bool, ...]], Sequence["Ten
 
 
 class Node:
-    """How a tensor was made: its inputs and the rule that turns its gradient into theirs."""
+    """How a tensor was made: its inputs, their arrays, and the rule that turns its gradient into theirs."""
 
-    __slots__ = ("inputs", "rule")
+    __slots__ = ("arrays", "inputs", "rule")
 
     def __init__(self, inputs: tuple[Tensor, ...], rule: Rule) -> None:
         self.inputs = inputs
+        self.arrays = tuple([i.data for i in inputs])
         self.rule: Rule | None = rule
+
+    def check_arrays(self) -> None:
+        """Refuse a gradient through arrays that are not those of the forward pass: kernels check no bounds."""
+        for source, array in zip(self.inputs, self.arrays, strict=True):
+            if source.data is not array:
+                raise RuntimeError(
+                    f"backward: a tensor of shape {source.shape} was given another array, or moved to "
+                    "another topology after the forward pass that this gradient belongs to. Call "
+                    "backward before; to change values, write into data[...] in place."
+                )
 
 
 class _Mode(threading.local):
@@ -294,6 +305,7 @@ def sweep(
                     "backward: the history of this tensor was already used and freed. "
                     "Compute the loss again, or pass retain_graph=True the first time."
                 )
+            node.check_arrays()
             needs = tuple([i.requires_grad for i in node.inputs])
             for source, value in zip(node.inputs, node.rule(g, t, needs), strict=True):
                 if value is not None and source.requires_grad:
@@ -301,7 +313,7 @@ def sweep(
                     present = gradients.get(key)
                     gradients[key] = value if present is None else accumulate(present, value)
             if not retain:
-                node.rule, node.inputs = None, ()
+                node.rule, node.inputs, node.arrays = None, (), ()
     finally:
         _mode.recording = before
     return found

@@ -53,13 +53,16 @@ def autotune(
 
     Raises
     ------
-    ValueError
-        If n or batch is below 64, or rounds below 1.
+    ValueError, TypeError
+        If n or batch is below 64, rounds below 1, or one of them is no integer.
 
     Notes
     -----
     Takes some ten seconds. Results computed with other choices agree to rounding, not bit for bit.
     """
+    for name, value in (("n", n), ("batch", batch), ("rounds", rounds)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"autotune expects {name} as an int; got {value!r}")
     if n < 64 or batch < 64 or rounds < 1:
         raise ValueError(
             f"autotune expects n and batch of at least 64 and rounds of at least 1; got n={n}, "
@@ -82,7 +85,7 @@ def autotune(
 def _slabs(n: int, batch: int, rounds: int, bar: Any) -> tuple[int, tuple[float, ...]]:
     """Return the smallest slab, and the densities from which on it and its doubles suffice."""
     guess = machine.model().base
-    sizes = [s for s in (guess // 2, guess, 2 * guess, 4 * guess, 8 * guess) if s <= n]
+    sizes = [s for s in (guess // 2, guess, 2 * guess, 4 * guess, 8 * guess) if s <= n] or [guess]
     seconds = np.empty((len(_SLAB_DENSITIES), len(sizes)))
     for i, density in enumerate(_SLAB_DENSITIES):
         topology = Topology.random((n, n), density=density, rng=0)

@@ -13,6 +13,8 @@ import pytest
 from scipy import sparse
 
 from nnsparse import Tensor, Topology, data, nn, optim, tensor
+from nnsparse.inference import compile as compile_model
+from nnsparse.inference import load as load_model
 from nnsparse.nn.normalization import BatchNorm1d
 from nnsparse.train import NonFiniteLossError, check_finite
 
@@ -453,3 +455,79 @@ def test_a_forked_child_is_told_that_threads_do_not_survive():
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert process.returncode == 7, process.stderr
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: nn.Linear(40, 40, rng=0),
+        lambda: nn.SparseLinear(40, 40, density=0.6, rng=0),
+        lambda: nn.SparseLinear(40, 40, density=0.1, rng=0),
+        lambda: nn.BatchNorm1d(40),
+    ],
+    ids=["dense", "quads", "runs", "batch norm"],
+)
+@pytest.mark.parametrize("change", [lambda a: a[:1].copy(), lambda a: np.repeat(a, 2)[::2]])
+def test_an_array_replaced_between_forward_and_backward_is_refused(layer, change):
+    model = layer()
+    x = Tensor(np.ones((64, 40), np.float32), requires_grad=True)
+    y = model(x)
+    model.weight.data = change(model.weight.data)
+    with pytest.raises(RuntimeError, match="was given another array"):
+        y.backward(np.ones((64, 40), np.float32))
+
+
+def test_an_activation_replaced_between_forward_and_backward_is_refused():
+    model = nn.Sequential(nn.SparseLinear(20, 30, density=0.5, rng=0), nn.ReLU(), nn.Linear(30, 2))
+    x = Tensor(np.ones((8, 20), np.float32), requires_grad=True)
+    y = model(x)
+    x.data = np.ones((1, 20), np.float32)
+    with pytest.raises(RuntimeError, match="was given another array"):
+        y.backward(np.ones((8, 2), np.float32))
+
+
+def test_values_written_in_place_between_forward_and_backward_are_fine():
+    model = nn.SparseLinear(20, 30, density=0.5, rng=0)
+    y = model(np.ones((8, 20), np.float32))
+    model.weight.data[...] = 0
+    model.weight.data *= 2
+    y.backward(np.ones((8, 30), np.float32))
+    assert model.weight.grad is not None
+
+
+@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam])
+def test_a_refused_optimizer_step_has_changed_nothing(kind):
+    model = nn.mlp([4, 3, 2], rng=0)
+    optimizer = kind(model.parameters(), lr=0.1)
+    model(np.ones((5, 4), np.float32)).sum().backward()
+    params = list(model.parameters())
+    before = [p.data.copy() for p in params]
+    for wrong, error in ((params[2].grad[:1].copy(), ValueError), (1.0, TypeError)):
+        params[2].grad = wrong
+        with pytest.raises(error, match="parameter 2"):
+            optimizer.step()
+        for p, wanted in zip(params, before, strict=True):
+            np.testing.assert_array_equal(p.data, wanted)
+
+
+@pytest.mark.parametrize("name", ["weight", "running_mean", "running_var"])
+@pytest.mark.parametrize("training", [False, True])
+def test_a_replaced_array_of_batch_norm_is_refused(name, training):
+    model = nn.BatchNorm1d(50)
+    model.train(training)
+    if name == "weight":
+        model.weight.data = np.ones(1, np.float32)
+    else:
+        setattr(model, name, np.ones(1, np.float32))
+    with pytest.raises(ValueError, match="of shape \\(50,\\)"):
+        model(np.ones((2, 50), np.float32))
+
+
+def test_a_compiled_file_with_a_damaged_directory_is_refused(tmp_path):
+    path = tmp_path / "model.npz"
+    compile_model(nn.mlp([20, 10, 3], sparsity=0.5, rng=0)).save(path)
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(b"PK\x01\x02") + 6] ^= 255
+    path.write_bytes(raw)
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        load_model(path)

@@ -66,3 +66,15 @@ def test_the_smallest_slab_and_its_cuts_follow_the_times(home, monkeypatch):
 def test_sizes_that_measure_nothing_are_refused(wrong):
     with pytest.raises(ValueError, match="autotune expects"):
         ns.autotune(**wrong)
+
+
+def test_the_smallest_size_works_on_a_machine_with_large_caches(home, monkeypatch):
+    monkeypatch.setattr(machine, "model", lambda: Choices(base=256))
+    found = ns.autotune(n=64, batch=64, rounds=1, save=False, progress=False)
+    assert found.base == 256
+
+
+@pytest.mark.parametrize("wrong", [{"n": "a"}, {"n": 64.5}, {"rounds": True}])
+def test_sizes_that_are_no_integers_are_refused(wrong):
+    with pytest.raises(TypeError, match="as an int"):
+        ns.autotune(**wrong)

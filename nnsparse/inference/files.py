@@ -84,12 +84,24 @@ def read(path: str | PathLike[str]) -> tuple[Packed, float]:
         if not packed.half and packed.values.dtype != packed.constants.dtype:
             raise ValueError(f"weights are {packed.values.dtype}, biases {packed.constants.dtype}")
         check(packed)
-    except (ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError, RecursionError) as error:
+    except _DAMAGED as error:
         raise ValueError(
             f"{os.fspath(path)} cannot be loaded: {error}. Write it again with CompiledModel.save; "
             "checkpoints of training are read by nnsparse.load."
         ) from error
     return packed, manifest["storage_error"]
+
+
+# What reading and checking a damaged file may raise.
+_DAMAGED = (
+    ValueError,
+    KeyError,
+    TypeError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    EOFError,
+    RecursionError,
+)
 
 
 def _members(path: str | PathLike[str]) -> dict[str, Array]:

@@ -79,6 +79,12 @@ class BatchNorm1d(Module):
         """Return the normalised x, (batch, num_features)."""
         weight = Tensor(self._one) if self.weight is None else self.weight
         bias = Tensor(self._zero) if self.bias is None else self.bias
+        arrays = weight.data, bias.data, self.running_mean, self.running_var
+        if any(a.shape != (self.num_features,) for a in arrays):
+            raise ValueError(
+                f"BatchNorm1d({self.num_features}) expects weight, bias, running_mean and "
+                f"running_var of shape ({self.num_features},); got {[a.shape for a in arrays]}"
+            )
         if self.training:
             y, statistics = batch_norm(x, weight, bias, self.eps)
             self._follow(statistics, len(x))

@@ -96,6 +96,11 @@ def affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor) -> None:
     n = weight.shape[0]
+    if not weight.dtype == bias.dtype == x.dtype:
+        raise TypeError(
+            f"batch norm expects x, weight and bias of one dtype; got {x.dtype}, {weight.dtype} and "
+            f"{bias.dtype}"
+        )
     if x.ndim != 2 or x.shape[1] != n or bias.shape != (n,):
         hint = " Features first? Pass x.T." if x.shape[0] == n else ""
         raise ValueError(f"batch norm expects x of shape (batch, {n}); got {x.shape}.{hint}")

@@ -9,8 +9,7 @@ from nnsparse import tiles, trace
 from nnsparse.autograd import Tensor, record, recording
 from nnsparse.kernels import pointwise
 from nnsparse.ops.pointwise import relu_gate, sum_samples
-from nnsparse.ops.structures import Sparse, Structure
-from nnsparse.parameter import SparseParameter
+from nnsparse.ops.structures import Structure
 
 
 def spmm(
@@ -26,7 +25,6 @@ def spmm(
         data = launch(w.data, x.data, x.batch, bias_data, rectify)
 
     def rule(g: Tensor, out: Tensor, needs: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
-        _check_unmoved(w, structure)
         if recording():
             d = relu_gate(out, g) if rectify else g
             bias_gradient = sum_samples(d) if len(needs) == 3 and needs[2] else None
@@ -37,16 +35,6 @@ def spmm(
         return (weight_gradient, input_gradient, bias_gradient)[: len(needs)]
 
     return record(data, (w, x) if bias is None else (w, x, bias), rule, batch=x.batch)
-
-
-def _check_unmoved(w: Tensor, structure: Structure) -> None:
-    """Refuse to go back through a layer whose weights have other positions than on the way there."""
-    both = isinstance(w, SparseParameter) and isinstance(structure, Sparse)
-    if both and w.topology is not structure.topology:  # type: ignore[attr-defined]
-        raise RuntimeError(
-            "backward: a sparse weight was moved to another topology after the forward pass "
-            "that this gradient belongs to. Call backward before move_to."
-        )
 
 
 def _gate_and_sum(
@@ -65,7 +53,6 @@ def spmm_t(w: Tensor, d: Tensor, structure: Structure) -> Tensor:
     """Return Wᵀ·d: (batch, n_out) to (batch, n_in), tiled."""
 
     def rule(g: Tensor, out: Tensor, needs: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
-        _check_unmoved(w, structure)
         return (
             sddmm(d, g, structure) if needs[0] else None,
             spmm(w, g, structure) if needs[1] else None,

@@ -75,21 +75,30 @@ class Optimizer(ABC):
         self._lr = checked(type(self).__name__, "lr", value, 0.0, math.inf)
 
     def step(self) -> None:
-        """Update every parameter that has a gradient.
+        """Update every parameter that has a gradient, or none of them if one is refused.
 
         Raises
         ------
         ValueError
             If a gradient does not have its parameter's shape and dtype, or a parameter's data is
             read-only or not C-contiguous.
+        TypeError
+            If a gradient is no array.
         """
         for index, param in enumerate(self.params):
-            grad = param.grad
+            grad, data = param.grad, param.data
             if grad is None:
                 continue
-            data = param.data
+            if not isinstance(grad, np.ndarray):
+                raise TypeError(
+                    f"{type(self).__name__}: parameter {index} expects an array as grad; got {grad!r}"
+                )
             if not (grad.shape == data.shape and grad.dtype == data.dtype and data.flags.carray):
                 raise self._mismatch(index, data, grad)
+        for index, param in enumerate(self.params):
+            grad, data = param.grad, param.data
+            if grad is None:
+                continue
             self._counts[index] += 1
             p, g, count = data.reshape(-1), grad.reshape(-1), self._counts[index]
             if trace.active is None:
