@@ -139,7 +139,13 @@ def _measure(name: str, p: Parameter) -> LayerMemory:
     per_weight = 2 * p.data.itemsize + sum(buffer.itemsize for buffer in p.buffers.values())
     if not isinstance(p, SparseParameter):
         return LayerMemory(name, p.shape, p.size, per_weight, values, values, state, 0, 0, 0, 0)
-    plan, topology = plan_of(p.topology), p.topology
+    topology = p.topology
+    if topology.is_full:  # multiplied by the dense kernels, which need no plan
+        indices, pointers = topology.nbytes - topology.indptr.nbytes, topology.indptr.nbytes
+        return LayerMemory(
+            name, topology.shape, topology.nnz, per_weight, values, values, state, 0, indices, 0, pointers
+        )  # fmt: skip
+    plan = plan_of(topology)
     small = plan.indices_nbytes
     pointers = plan.nbytes - small - plan.maps_nbytes + topology.indptr.nbytes
     gathering = (plan.transposed,) if plan.quads is None else (plan.quads, plan.transposed)

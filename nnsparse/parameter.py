@@ -14,7 +14,7 @@ from scipy import sparse
 
 from nnsparse import tiles
 from nnsparse.autograd import Tensor
-from nnsparse.plan import positions
+from nnsparse.plan import storage
 from nnsparse.topology import Topology
 
 Array = NDArray[Any]
@@ -85,7 +85,7 @@ class SparseParameter(Parameter):
             )
         super().__init__(array)
         self._topology = topology
-        self.data[positions(topology)] = array
+        self.data[storage(topology)] = array
 
     @property
     def topology(self) -> Topology:
@@ -95,12 +95,12 @@ class SparseParameter(Parameter):
     def canonical(self, array: Array | None = None) -> Array:
         """Return `array` (default: the values), which is in plan order, in canonical CSR order, (nnz,)."""
         source = self.data if array is None else array
-        return np.asarray(source[positions(self._topology)])
+        return np.asarray(source[storage(self._topology)])
 
     def planned(self, array: Array) -> Array:
         """Return `array` (nnz,), which is in canonical CSR order, in plan order."""
         out = np.empty_like(array)
-        out[positions(self._topology)] = array
+        out[storage(self._topology)] = array
         return out
 
     def set_canonical(self, values: ArrayLike) -> None:
@@ -108,7 +108,7 @@ class SparseParameter(Parameter):
         array = np.asarray(values, dtype=self.dtype)
         if array.shape != self.data.shape:
             raise ValueError(f"expected {self.data.shape} values; got {array.shape}")
-        self.data[positions(self._topology)] = array
+        self.data[storage(self._topology)] = array
 
     def move_to(self, topology: Topology, fill: ArrayLike = 0.0) -> None:
         """Give the parameter another support; the only place where that happens.
@@ -140,7 +140,7 @@ class SparseParameter(Parameter):
                 f"move_to expects one fill value or {int(newcomers.sum())} of them, one per "
                 f"newcomer; got {fill_array.shape}"
             )
-        before, after = positions(self._topology), positions(topology)
+        before, after = storage(self._topology), storage(topology)
         source = before[np.where(newcomers, 0, origin)] if before.size else None
 
         def moved(array: Array, value: Array | float) -> Array:

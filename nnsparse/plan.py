@@ -285,6 +285,14 @@ def positions(topology: Topology, slab: int | None = None) -> Array:
     return _build_slabs(n_out, n_in, topology._indptr, topology._columns, slab)[1]
 
 
+def storage(topology: Topology) -> Array:
+    """Return, for each nonzero in canonical order, where a parameter keeps its value: the position in plan order.
+
+    The values of a full topology lie as they are, row by row: dense kernels multiply with them.
+    """
+    return np.arange(topology.nnz) if topology.is_full else positions(topology)
+
+
 def plans_built() -> int:
     """Return how many plans this process has built (tests assert that training builds one per topology)."""
     return _built

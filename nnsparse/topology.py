@@ -258,6 +258,11 @@ class Topology:
         return 1.0 - self.density
 
     @property
+    def is_full(self) -> bool:
+        """Whether every position is in it."""
+        return self.nnz == self.shape[0] * self.shape[1]
+
+    @property
     def indptr(self) -> Ints:
         """Row pointers, (n_out + 1,) int32, int64 from 2**31 nonzeros on; read-only."""
         return self._indptr

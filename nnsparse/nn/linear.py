@@ -17,8 +17,9 @@ from nnsparse import trace
 from nnsparse.autograd import Tensor
 from nnsparse.nn import init
 from nnsparse.nn.module import Module
+from nnsparse.ops.pointwise import straight_through
 from nnsparse.ops.products import spmm
-from nnsparse.ops.structures import Blas, Dense, Sparse, Structure
+from nnsparse.ops.structures import Blas, Dense, Full, Sparse, Structure, Tapped
 from nnsparse.parameter import Parameter, SparseParameter
 from nnsparse.topology import Topology, check_scipy
 
@@ -71,7 +72,11 @@ class Affine(Module):
         structure = self.structure
         if trace.active is not None:
             structure = trace.section("plan lookup", lambda: self.structure)()
-        return spmm(self.weight, x, structure, self.bias, rectify)
+        return spmm(self._weights(), x, structure, self.bias, rectify)
+
+    def _weights(self) -> Tensor:
+        """Return what the forward pass multiplies with."""
+        return self.weight
 
     def _check_arrays(self) -> None:
         """Refuse arrays that somebody has put in place of the parameters' own: kernels check no bounds."""
@@ -183,6 +188,17 @@ class SparseLinear(Affine):
     rng : numpy.random.Generator, int or None
         For the topology and the initial weights (`init.sparse_kaiming_uniform`).
 
+    Attributes
+    ----------
+    taps : list or None
+        A list here makes each weight gradient append what it was made of, (d, x), tiled arrays.
+
+    Notes
+    -----
+    While the topology is full, the layer runs on the dense kernels and costs what `Linear` does. A buffer
+    `weight.buffers["forward"]` of zeros and ones makes the forward pass use weight · buffer, and the gradient go to all
+    stored weights as if it did not.
+
     Raises
     ------
     TypeError
@@ -243,15 +259,21 @@ class SparseLinear(Affine):
         values = init.sparse_kaiming_uniform(topology, random, kind)
         self.weight = SparseParameter(topology, values)
         self.bias = Parameter(np.zeros(self.out_features, kind)) if bias else None
-        self._structure: Sparse | None = None
+        self._structure: Sparse | Full | None = None
+        self.taps: list[tuple[Array, Array]] | None = None
 
     @property
-    def structure(self) -> Sparse:
+    def structure(self) -> Structure:
         """The kernels' view of the weight's present topology; its plan is built at first use."""
-        structure = self._structure
-        if structure is None or structure.topology is not self.weight.topology:
-            structure = self._structure = Sparse(self.weight.topology)
-        return structure
+        structure, topology = self._structure, self.weight.topology
+        if structure is None or structure.topology is not topology:
+            structure = Full(topology) if topology.is_full else Sparse(topology)
+            self._structure = structure
+        return structure if self.taps is None else Tapped(structure, self.taps)
+
+    def _weights(self) -> Tensor:
+        mask = self.weight.buffers.get("forward")
+        return self.weight if mask is None else straight_through(self.weight, mask)
 
     @property
     def nnz(self) -> int:

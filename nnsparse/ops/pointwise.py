@@ -61,6 +61,14 @@ def relu(x: Tensor) -> Tensor:
     return record(data, (x,), lambda g, out, needs: (relu_gate(out, g),), x.batch)
 
 
+def straight_through(w: Tensor, mask: Array) -> Tensor:
+    """Return w ⊙ mask, whose gradient goes to all of w as if there were no mask.
+
+    Source: Bengio, Léonard & Courville, Estimating or propagating gradients through stochastic neurons, 2013.
+    """
+    return record(w.data * mask, (w,), lambda g, out, needs: (g,))
+
+
 def relu_gate(out: Tensor, g: Tensor) -> Tensor:
     """Return g where out > 0 (or NaN), else 0: the gradient of a ReLU with output `out`.
 

@@ -1,4 +1,4 @@
-"""Where a layer's weights are, and the kernels that multiply with them: `Sparse`, `Dense` and `Blas`.
+"""Where a layer's weights are, and the kernels that multiply with them: `Sparse`, `Full`, `Dense`, `Blas`, `Tapped`.
 
 A structure validates nothing and is not differentiable; it allocates the result and launches a kernel. The gradient
 rules in `products` are written once, for all three.
@@ -175,6 +175,52 @@ class Dense(Structure):
         pack = tiles.empty((jit.MAX_THREADS * (lanes + 1) * dense_kernels.ROWS,), x.dtype)
         kernel(splits, pack, d, x, out.reshape(-1))
         return out
+
+
+@final
+class Full(Structure):
+    """Weights (n_out · n_in,) of a sparse layer that lacks none of them: `Dense`, given flat."""
+
+    def __init__(self, topology: Topology) -> None:
+        self.n_out, self.n_in = topology.shape
+        self.topology = topology
+        self._dense = Dense(self.n_out, self.n_in)
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        return (self.n_out * self.n_in,)
+
+    def forward(self, w: Array, x: Array, batch: int, bias: Array | None, rectify: bool) -> Array:
+        return self._dense.forward(w, x, batch, bias, rectify)
+
+    def transposed(self, w: Array, d: Array) -> Array:
+        return self._dense.transposed(w, d)
+
+    def gradient(self, d: Array, x: Array) -> Array:
+        return self._dense.gradient(d, x).reshape(-1)
+
+
+@final
+class Tapped(Structure):
+    """Another structure that also notes what each weight gradient was made of: pairs (d, x) of tiled arrays."""
+
+    def __init__(self, structure: Structure, taps: list[tuple[Array, Array]]) -> None:
+        self.n_out, self.n_in = structure.n_out, structure.n_in
+        self._structure, self._taps = structure, taps
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        return self._structure.weight_shape
+
+    def forward(self, w: Array, x: Array, batch: int, bias: Array | None, rectify: bool) -> Array:
+        return self._structure.forward(w, x, batch, bias, rectify)
+
+    def transposed(self, w: Array, d: Array) -> Array:
+        return self._structure.transposed(w, d)
+
+    def gradient(self, d: Array, x: Array) -> Array:
+        self._taps.append((d, x))
+        return self._structure.gradient(d, x)
 
 
 # Infinity and NaN go where the mathematics sends them, without a warning.
