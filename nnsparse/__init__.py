@@ -11,6 +11,7 @@ from nnsparse.autograd import Tensor, grad, no_grad, tensor
 from nnsparse.gradcheck import check_gradients
 from nnsparse.inference import compile
 from nnsparse.jit import get_num_threads, set_num_threads
+from nnsparse.jvp import jvp
 from nnsparse.memory import memory_report
 from nnsparse.parameter import Parameter, SparseParameter
 from nnsparse.profiling import profile
@@ -32,6 +33,7 @@ __all__ = [
     "get_num_threads",
     "grad",
     "inference",
+    "jvp",
     "kernels",
     "memory_report",
     "nn",

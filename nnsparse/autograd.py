@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -22,6 +22,10 @@ from nnsparse.tiles import aligned
 Array: TypeAlias = NDArray[Any]
 # (gradient of the output, the output, which inputs need one) -> one gradient per input, or None
 Rule: TypeAlias = Callable[["Tensor", "Tensor", tuple[bool, ...]], Sequence["Tensor | None"]]
+# (the output, one tangent per input, None for zero) -> the tangent of the output; see `nnsparse.jvp`
+Push: TypeAlias = Callable[..., "Tensor"]
+# What forward mode is told of each op: output, inputs, rule, push, symmetric (see `record`)
+Forward: TypeAlias = Callable[["Tensor", tuple["Tensor", ...], Rule, Push | None, bool], None]
 
 
 class Node:
@@ -47,6 +51,7 @@ class Node:
 
 class _Mode(threading.local):
     recording = True
+    forward: Forward | None = None
 
 
 _mode = _Mode()
@@ -201,15 +206,28 @@ def tensor(a: ArrayLike, requires_grad: bool = False) -> Tensor:
     return Tensor(np.array(array, dtype=dtype, order="C"), requires_grad)
 
 
+def no_grad() -> AbstractContextManager[None]:
+    """Record nothing inside the `with` block (in this thread): no history, no memory kept for it.
+
+    What is computed there counts as constant, in `nnsparse.jvp` too.
+    """
+    return told(None)
+
+
 @contextmanager
-def no_grad() -> Iterator[None]:
-    """Record nothing inside the `with` block (in this thread): no history, no memory kept for it."""
-    before = _mode.recording
-    _mode.recording = False
+def told(forward: Forward | None) -> Iterator[None]:
+    """Record nothing inside the `with` block, but tell `forward` of each op."""
+    before = _mode.recording, _mode.forward
+    _mode.recording, _mode.forward = False, forward
     try:
         yield
     finally:
-        _mode.recording = before
+        _mode.recording, _mode.forward = before
+
+
+def in_forward_mode() -> bool:
+    """Return whether this thread carries tangents forward."""
+    return _mode.forward is not None
 
 
 def recording() -> bool:
@@ -217,10 +235,18 @@ def recording() -> bool:
     return _mode.recording
 
 
-def record(data: Array, inputs: tuple[Tensor, ...], rule: Rule, batch: int | None = None) -> Tensor:
+def record(
+    data: Array,
+    inputs: tuple[Tensor, ...],
+    rule: Rule,
+    batch: int | None = None,
+    push: Push | None = None,
+    symmetric: bool = False,
+) -> Tensor:
     """Return `data` as a tensor made from `inputs`, remembering `rule` if a gradient may be asked for.
 
-    The rule must not refer to the new tensor (it receives it), so that no reference cycle arises.
+    `push` is the same derivative forwards; with `symmetric`, of one input, `rule` itself serves: the Jacobian is its
+    own transpose. Neither rule may refer to the new tensor (they receive it), so that no reference cycle arises.
     """
     out = Tensor(data, batch=batch)
     if _mode.recording:
@@ -229,6 +255,8 @@ def record(data: Array, inputs: tuple[Tensor, ...], rule: Rule, batch: int | Non
                 out.requires_grad = True
                 out.node = Node(inputs, rule if trace.active is None else trace.bind(rule))
                 break
+    elif _mode.forward is not None:
+        _mode.forward(out, inputs, rule, push, symmetric)
     return out
 
 
@@ -278,6 +306,11 @@ def sweep(
     create_graph: bool,
 ) -> list[tuple[Tensor, Tensor]]:
     """Return (tensor, gradient) for the targets, or for all leaves if `targets` is None."""
+    if _mode.forward is not None:
+        raise RuntimeError(
+            "backward: not inside ns.jvp, which keeps no history. For second derivatives call "
+            "ns.grad(..., create_graph=True) twice, outside of it."
+        )
     if not root.requires_grad:
         raise RuntimeError(
             "backward: this tensor was not made from anything that requires a gradient "

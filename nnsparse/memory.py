@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import final
 
+from nnsparse import jit
 from nnsparse.nn.module import Module
 from nnsparse.parameter import Parameter, SparseParameter
 from nnsparse.plan import plan_of
@@ -157,7 +158,7 @@ def _measure(name: str, p: Parameter) -> LayerMemory:
         values,
         values,
         state,
-        scratch=max(order.pack_size for order in gathering) * p.data.itemsize,
+        scratch=jit.MAX_THREADS * max(order.room for order in gathering) * p.data.itemsize,
         indices=small + topology.nbytes - topology.indptr.nbytes,
         maps=plan.maps_nbytes,
         pointers=pointers,

@@ -95,10 +95,14 @@ class SparseParameter(Parameter):
     def canonical(self, array: Array | None = None) -> Array:
         """Return `array` (default: the values), which is in plan order, in canonical CSR order, (nnz,)."""
         source = self.data if array is None else array
+        if self._topology.is_full:
+            return np.array(source)
         return np.asarray(source[storage(self._topology)])
 
     def planned(self, array: Array) -> Array:
         """Return `array` (nnz,), which is in canonical CSR order, in plan order."""
+        if self._topology.is_full:
+            return np.array(array)
         out = np.empty_like(array)
         out[storage(self._topology)] = array
         return out
@@ -108,7 +112,8 @@ class SparseParameter(Parameter):
         array = np.asarray(values, dtype=self.dtype)
         if array.shape != self.data.shape:
             raise ValueError(f"expected {self.data.shape} values; got {array.shape}")
-        self.data[storage(self._topology)] = array
+        where = slice(None) if self._topology.is_full else storage(self._topology)
+        self.data[where] = array
 
     def move_to(self, topology: Topology, fill: ArrayLike = 0.0) -> None:
         """Give the parameter another support; the only place where that happens.

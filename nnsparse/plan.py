@@ -9,13 +9,12 @@ and `kernels.sddmm`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnsparse import jit, trace
+from nnsparse import trace
 from nnsparse.kernels import planning
 from nnsparse.machine import Choices, choices
 from nnsparse.simd_quads import MASKS
@@ -44,7 +43,7 @@ class Slabs:
     panels : (n_panels + 1,) int64
         The first output of each panel; panels hold about equally many nonzeros.
     room : int
-        The most nonzeros of one panel and slab.
+        The most nonzeros of one panel and slab, what a thread gathers at a time, rounded up to whole cache lines.
     """
 
     slab: int
@@ -58,11 +57,6 @@ class Slabs:
     def nbytes(self) -> int:
         """Bytes of all arrays."""
         return sum(a.nbytes for a in (self.indices, self.pointers, self.outputs, self.panels))
-
-    @cached_property
-    def pack_size(self) -> int:
-        """How many values all threads together gather at a time."""
-        return jit.MAX_THREADS * (-(-self.room // 16) * 16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +80,7 @@ class Quads:
     panels : (n_panels + 1,) int64
         The first output of each panel, a multiple of four.
     room : int
-        The most nonzeros of one panel and slab.
+        The most nonzeros of one panel and slab, what a thread gathers at a time, rounded up to whole cache lines.
     """
 
     slab: int
@@ -102,11 +96,6 @@ class Quads:
         """Bytes of all arrays."""
         arrays = (self.indices, self.counts, self.starts, self.firsts, self.panels)
         return sum(a.nbytes for a in arrays)
-
-    @cached_property
-    def pack_size(self) -> int:
-        """How many values all threads together gather at a time."""
-        return jit.MAX_THREADS * (-(-self.room // 16) * 16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,11 +151,12 @@ def _index_dtype(largest: int) -> type[np.unsignedinteger[Any]]:
 
 
 def _room(pointers: Array, units: Array, n_slabs: int) -> int:
-    """Return the most nonzeros of one panel and slab; panel p has the rows units[p] ... units[p + 1] of each slab."""
+    """Return the most nonzeros of one panel and slab, rounded up; panel p has rows units[p] to units[p + 1] of each."""
     steps = np.diff(units)
     bounds = np.repeat(units[:-1], n_slabs) * n_slabs
     bounds += np.tile(np.arange(n_slabs), steps.size) * np.repeat(steps, n_slabs)
-    return int(np.diff(pointers[np.append(bounds, -1)]).max(initial=0))
+    most = int(np.diff(pointers[np.append(bounds, -1)]).max(initial=0))
+    return -(-most // 16) * 16
 
 
 def _build_slabs(

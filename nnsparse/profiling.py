@@ -100,7 +100,8 @@ class Profile:
         -------
         list of dict
             layer : dotted name as in `model.named_modules()`; "" is what belongs to none of its parts: input,
-            loss, your own code. A second model's names begin with its type and a number.
+            loss, your own code. A second model's names begin with its type and a number. A compiled model is one
+            layer, "CompiledModel(784 -> 10)", whatever it consists of.
             section : one of `sections()`. calls : int. seconds : float. flops : int, of the three products
             (2·nnz·batch). bytes : int, the least that has to be moved, each array once. gflops, gbps : float,
             10⁹ per second, 0 where nothing was counted.

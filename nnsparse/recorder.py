@@ -184,6 +184,26 @@ class Recorder:
 
         return run
 
+    def whole(
+        self, name: str, forward: Function, flops: int, nbytes: int, itemsize: int
+    ) -> Function:
+        """Return a pass through a whole network, charged as one forward product of a layer of this name."""
+
+        def run(*args: Any) -> Any:
+            self.pause()
+            entry = self.entry(name, PRODUCTS["forward"])
+            entry.flops += flops
+            entry.nbytes += nbytes
+            entry.work += flops * itemsize // 4
+            self.go()
+            self.begin(name, PRODUCTS["forward"], entry)
+            try:
+                return forward(*args)
+            finally:
+                self.end()
+
+        return run
+
     # ------------------------------------------------------------ layers
 
     def name_of(self, module: Any) -> str:

@@ -75,6 +75,12 @@ def product(structure: Any, name: str, batch: int) -> Function:
     return launch if recorder is None else recorder.product(structure, name, batch)
 
 
+def whole(name: str, forward: Function, flops: int, nbytes: int, itemsize: int) -> Function:
+    """Return a pass through a whole network; where this thread is recorded, so are its operations and bytes."""
+    recorder = current()
+    return forward if recorder is None else recorder.whole(name, forward, flops, nbytes, itemsize)
+
+
 def layer(module: Any) -> Function:
     """Return a module's `forward`; where this thread is recorded, all that it does belongs to that layer."""
     recorder = current()

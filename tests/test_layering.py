@@ -23,7 +23,7 @@ LAYERS = {
             "jit recorder simd simd_block simd_quads simd_sums tiles trace",
             "kernels machine schedule",
             "autograd topology plan allocation rows",
-            "ops parameter gradcheck",
+            "ops parameter gradcheck jvp",
             "nn optim",
             "sparsify data datasets memory tuning profiling roofline inference",
             "train",
@@ -159,3 +159,11 @@ assert not loaded, f"import nnsparse loads {{loaded}}"
     )
     assert run.returncode == 0, run.stderr
     assert not list(tmp_path.iterdir()), "the import wrote compiled code"
+
+
+def test_no_kernel_has_the_number_of_threads_compiled_in() -> None:
+    """Compiled kernels are kept on disk: those of a process with one thread serve one with two."""
+    for path in (PACKAGE / "kernels").glob("*.py"):
+        code = path.read_text(encoding="utf-8")
+        assert "MAX_THREADS" not in code, f"{short(path)}: pass it as an argument"
+        assert "get_num_threads" not in code, f"{short(path)}: pass it as an argument"

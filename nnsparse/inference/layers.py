@@ -112,12 +112,13 @@ def _parts(name: str, module: Module) -> Iterator[tuple[str, Module]]:
 
 
 def _affine(module: Affine) -> Layer:
-    module._check_arrays()
     n_out, n_in = module.out_features, module.in_features
+    # `link` checks the arrays and applies a forward mask.
+    weight = module.link((0, n_in), module.weight.data.dtype, False).weight
     zeros = np.zeros(n_out, module.weight.data.dtype)
     bias = zeros if module.bias is None else module.bias.data.copy()
     if isinstance(module, SparseLinear):
-        values = module.weight.canonical()
+        values = module.weight.canonical(weight.data)
         if module.nnz < n_in * n_out:
             indptr, indices = module.weight.topology.csr()
             return Layer("sparse", n_in, n_out, values, indptr, indices, bias)

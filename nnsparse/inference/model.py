@@ -8,7 +8,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nnsparse import jit, tiles
+from nnsparse import jit, tiles, trace
 from nnsparse.inference.packing import Packed
 from nnsparse.kernels import forward, forward_tiles, gemm
 from nnsparse.rows import Rows
@@ -93,7 +93,8 @@ class CompiledModel:
         if batch >= FEW or self.n_weights >= SPLIT or not batch:
             self._many(x, out)
         else:
-            forward.samples(*self._arrays, x, np.empty(self._scratch, self._dtype), out)
+            run = forward.samples if trace.active is None else self._traced(forward.samples, batch)
+            run(*self._arrays, x, np.empty(self._scratch, self._dtype), out)
         return out
 
     __call__ = predict
@@ -106,21 +107,27 @@ class CompiledModel:
                 f"{self._name()}: expected at least one sample; got an empty batch of shape {x.shape}"
             )
         split = threads > 1 and self.n_weights >= SPLIT
-        if batch < FEW - split:
-            kernel = forward.samples_split if split else forward.samples
-            kernel(*self._arrays, x, np.empty(self._scratch, self._dtype), out)
-            return
         lanes = LANES[batch > LANES[0] * threads]
         width = gemm.width(lanes, self._dtype.itemsize)
         room = self._scratch * lanes
-        if split and batch <= lanes:
+        if batch < FEW - split:
+            kernel = forward.samples_split if split else forward.samples
+            room = self._scratch
+        elif split and batch <= lanes:
             kernel = forward_tiles.tiles_split(lanes, width)
         elif threads > 1 and batch > lanes and batch * self.n_weights >= PARALLEL:
             kernel = forward_tiles.tiles_parallel(lanes, width)
             room *= jit.MAX_THREADS
         else:
             kernel = forward_tiles.tiles_serial(lanes, width)
-        kernel(*self._arrays, x, tiles.empty((room,), self._dtype), out)
+        run = kernel if trace.active is None else self._traced(kernel, batch)
+        run(*self._arrays, x, tiles.empty((room,), self._dtype), out)
+
+    def _traced(self, kernel: Any, batch: int) -> Any:
+        """Return a kernel as `ns.profile` records it: its operations, and every array's bytes once."""
+        itemsize = self._dtype.itemsize
+        nbytes = self._packed.nbytes + batch * (self.n_in + self.n_out) * itemsize
+        return trace.whole(self._name(), kernel, 2 * self.n_weights * batch, nbytes, itemsize)
 
     def _checked(self, x: ArrayLike | Rows) -> Array:
         """Return x as a C-contiguous, writeable array of our dtype, or say what is wrong with it."""

@@ -10,12 +10,16 @@ from numpy.typing import NDArray
 
 from nnsparse.inference.layers import Layer
 from nnsparse.kernels.forward import DENSE, NARROW, SCALE, WIDE
+from nnsparse.machine import Choices
 
 Array = NDArray[Any]
 
 PANEL = 16384  # multiply-adds a panel at least: about 5 µs, what it costs to wake a thread
 PANELS = 16  # of one layer at most
 LARGEST = 2**16  # inputs of a slab, outputs of a panel: their indices take two bytes
+# 256 inputs × 32 lanes of float32 fill a first-level cache of 32 KB, and their indices take one byte. Sparser matrices
+# take longer slabs: the beginning and end of runs below 8 weights cost more than the misses do.
+_CHOICES = Choices(256, (8 / 256, 8 / 512))
 
 
 @dataclass(frozen=True)
@@ -127,16 +131,8 @@ def _pack_layer(layer: Layer, parts: _Parts, dtype: np.dtype[Any]) -> None:
 
 
 def _slab(n_out: int, n_in: int, nnz: int) -> int:
-    """Return how many inputs a slab takes.
-
-    256 of them × 32 lanes of float32 fill a first-level cache of 32 KB, and their indices take one byte. Sparser
-    matrices take longer slabs: the beginning and end of runs below 8 weights cost more than the misses do.
-    """
-    density = nnz / (n_out * n_in)
-    slab = 256
-    while slab < n_in and slab * density < (8 if slab < 1024 else 2):
-        slab *= 2
-    return min(slab, n_in, LARGEST)
+    """Return how many inputs a slab takes: the rule of plans, for the activations of fewer samples."""
+    return min(_CHOICES.slab(n_in, nnz / (n_out * n_in)), n_in, LARGEST)
 
 
 def _bounds(work: Array) -> NDArray[np.int64]:

@@ -12,8 +12,21 @@ from typing import Any
 from numba import get_thread_id, prange
 
 from nnsparse import jit
-from nnsparse.simd import broadcast, load, madd, mul, relu, splat, store, zero
+from nnsparse.simd import (
+    broadcast,
+    item,
+    load,
+    madd,
+    mul,
+    put,
+    relu,
+    splat,
+    store,
+    where_positive,
+    zero,
+)  # fmt: skip
 from nnsparse.simd_block import load_rows, store_rows, transpose
+from nnsparse.simd_sums import total
 
 DEPTH = 128  # k per panel: 128 x 64 lanes of float32 fill the 32 KB of L1; not tuned further
 ROWS = 64  # rows of a packed block of A, columns of a packed block of B
@@ -121,12 +134,14 @@ def gemm(lanes: int, width: int) -> Any:
 def gemm_t(lanes: int, width: int) -> Any:
     """Return the kernel out = Wᵀ·d, the input gradient; W is (n_out, n_in), row-major, given flat.
 
+    With `gated`, out is 0 where gate (n_tiles, n_in, lanes) is not positive (see `spmm.GATE`).
+
     Blocks of Wᵀ are packed into `pack` (n_threads · ROWS · DEPTH,): its columns lie n_in apart, a power of two that
     would map them onto a few cache sets.
     """
 
     @jit.parallel
-    def gemm_t_kernel(w, pack, d, out):
+    def gemm_t_kernel(w, pack, gated, gate, d, out):
         n_tiles, n_out, _ = d.shape
         n_in = out.shape[1]
         n_depth = max(1, (n_out + DEPTH - 1) // DEPTH)
@@ -137,6 +152,7 @@ def gemm_t(lanes: int, width: int) -> Any:
             base = get_thread_id() * ROWS * DEPTH
             for q in range(n_depth):
                 depth = min(DEPTH, n_out - q * DEPTH)
+                final = gated and q == n_depth - 1
                 for k in range(depth):
                     i = (q * DEPTH + k) * n_in + first
                     for g in range(rows // 4):
@@ -158,6 +174,11 @@ def gemm_t(lanes: int, width: int) -> Any:
                                 c0, c1, c2, c3 = block4(
                                     pack, i, 1, 4, d, j, lanes, depth, c0, c1, c2, c3
                                 )
+                                if final:
+                                    c0 = where_positive(load(gate, t, width), c0)
+                                    c1 = where_positive(load(gate, t + lanes, width), c1)
+                                    c2 = where_positive(load(gate, t + 2 * lanes, width), c2)
+                                    c3 = where_positive(load(gate, t + 3 * lanes, width), c3)
                                 store(out, t, c0)
                                 store(out, t + lanes, c1)
                                 store(out, t + 2 * lanes, c2)
@@ -167,6 +188,8 @@ def gemm_t(lanes: int, width: int) -> Any:
                                     at = t + r * lanes
                                     c = load(out, at, width) if q > 0 else zero(out, width)
                                     c = block1(pack, i + r, 4, d, j, lanes, depth, c)
+                                    if final:
+                                        c = where_positive(load(gate, at, width), c)
                                     store(out, at, c)
 
     return gemm_t_kernel
@@ -176,12 +199,14 @@ def gemm_t(lanes: int, width: int) -> Any:
 def gemm_w(lanes: int, width: int) -> Any:
     """Return the kernel out = d·xᵀ, the weight gradient (n_out, n_in), row-major, flat.
 
+    Into sums (n_out,) it writes the bias gradient, unless that is (0,).
+
     A block of xᵀ is packed into `pack` (n_threads · (lanes + 1) · ROWS,) with samples as rows; then it is the same
     register block again.
     """
 
     @jit.parallel
-    def gemm_w_kernel(n_splits, pack, d, x, out):
+    def gemm_w_kernel(n_splits, pack, d, x, sums, out):
         n_tiles, n_out, _ = d.shape
         n_in = x.shape[1]
         n_blocks = (n_in + ROWS - 1) // ROWS
@@ -204,6 +229,10 @@ def gemm_w(lanes: int, width: int) -> Any:
                     for lane in range(x.shape[2]):
                         pack[base + lane * ROWS + i] = x[tile, start + i, lane]
                 fresh = tile == 0
+                if start == 0 and sums.size > 0:
+                    for o in range(first, last):
+                        part = total(load(d, (tile * n_out + o) * lanes, lanes))
+                        put(sums, o, part if fresh else item(sums, o) + part)
                 for o in range(first, last, 4):
                     a = (tile * n_out + o) * lanes
                     t = o * n_in + start

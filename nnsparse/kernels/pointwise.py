@@ -16,55 +16,32 @@ import numpy as np
 from numba import prange
 
 from nnsparse import jit
-from nnsparse.simd import add, load, store, where_positive, zero
+from nnsparse.simd import add, load, zero
 from nnsparse.simd_sums import total
 
 BLOCK = 16  # features per task: a contiguous 4 KB of each tile at 64 lanes of float32
 
 
 @jit.parallel
-def bias_backward(out, g, rectify, gated, bias_gradient):
-    """Write the sum of g over the samples; with `rectify`, of gated = g where out > 0 or NaN, else 0.
-
-    One pass over the data, and one kernel for layers with and without ReLU: compiling takes longer than a branch.
-
-    Parameters
-    ----------
-    out, g : (n_tiles, n_features, lanes)
-        Output of the ReLU and the gradient with respect to it; padded lanes are zero.
-    rectify : bool
-        Without it, `out` is not read and `gated` not written; both may be `g`.
-    gated : (n_tiles, n_features, lanes)
-        Written; may be `g`.
-    bias_gradient : (n_features,)
-        Written.
-    """
+def sum_samples_kernel(g, out):
+    """Write the sum of g (n_tiles, n_features, lanes), padded lanes zero, over the samples into out (n_features,)."""
     n_tiles, n_features, lanes = g.shape
     whole = lanes - lanes % 16
     for block in prange((n_features + BLOCK - 1) // BLOCK):
         start = block * BLOCK
         stop = min(n_features, start + BLOCK)
         for f in range(start, stop):
-            bias_gradient[f] = 0
+            out[f] = 0
         for tile in range(n_tiles):
             for f in range(start, stop):
                 at = (tile * n_features + f) * lanes
                 acc = zero(g, 16)
                 for lane in range(0, whole, 16):
-                    v = load(g, at + lane, 16)
-                    if rectify:
-                        v = where_positive(load(out, at + lane, 16), v)
-                        store(gated, at + lane, v)
-                    acc = add(acc, v)
+                    acc = add(acc, load(g, at + lane, 16))
                 rest = total(acc)
                 for lane in range(whole, lanes):
-                    value = g[tile, f, lane]
-                    if rectify:
-                        # Written so that a NaN in `out` lets the gradient through.
-                        value = g.dtype.type(0) if out[tile, f, lane] <= 0 else value
-                        gated[tile, f, lane] = value
-                    rest += value
-                bias_gradient[f] += rest
+                    rest += g[tile, f, lane]
+                out[f] += rest
 
 
 @jit.parallel

@@ -1,4 +1,7 @@
-"""Weight gradient at the nonzeros only: g[k] = Σ_b d[row_k, b] · x[col_k, b] (sampled dense-dense product)."""
+"""Weight gradient at the nonzeros only: g[k] = Σ_b d[row_k, b] · x[col_k, b] (sampled dense-dense product).
+
+And the bias gradient Σ_b d[:, b], whose summands it has in registers anyway.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ from typing import Any
 from numba import prange
 
 from nnsparse import jit
-from nnsparse.simd import add, item, load, load_head, store, store_head
-from nnsparse.simd_sums import dot, totals
+from nnsparse.simd import add, item, load, load_head, put, store, store_head
+from nnsparse.simd_sums import dot, total, totals
 
 
 def part(itemsize: int) -> int:
@@ -25,11 +28,11 @@ def sddmm(lanes: int, width: int) -> Any:
     """Return the kernel for tiles of `lanes` samples, which sums up in vectors of `width` numbers (see `part`).
 
     It takes the arrays of `plan.Slabs`, d (n_tiles, n_out, lanes), x (n_tiles, n_in, lanes), and writes all of
-    out (nnz,) in the order of the weights.
+    out (nnz,) in the order of the weights, and all of sums (n_out,), the bias gradient, unless that is (0,).
     """
 
     @jit.parallel
-    def sddmm_kernel(indices, pointers, outputs, panels, slab, d, x, out):
+    def sddmm_kernel(indices, pointers, outputs, panels, slab, d, x, sums, out):
         n_tiles, n_in, _ = x.shape
         n_out = d.shape[1]
         n_panels = panels.size - 1
@@ -44,7 +47,10 @@ def sddmm(lanes: int, width: int) -> Any:
                 k = item(pointers, run)
                 for j in range(run, run + size):
                     end = item(pointers, j + 1)
-                    delta = load(d, (tile * n_out + item(outputs, j)) * lanes, lanes)
+                    o = item(outputs, j)
+                    delta = load(d, (tile * n_out + o) * lanes, lanes)
+                    if s == 0 and sums.size > 0:
+                        put(sums, o, total(delta) if tile == 0 else item(sums, o) + total(delta))
                     # Four at a time: their sums share the shuffles of one reduction.
                     while k + 4 <= end:
                         x0 = load(x, source + item(indices, k) * lanes, lanes)
@@ -52,10 +58,10 @@ def sddmm(lanes: int, width: int) -> Any:
                         x2 = load(x, source + item(indices, k + 2) * lanes, lanes)
                         x3 = load(x, source + item(indices, k + 3) * lanes, lanes)
                         a, b = dot(delta, x0, width), dot(delta, x1, width)
-                        sums = totals(a, b, dot(delta, x2, width), dot(delta, x3, width))
+                        four = totals(a, b, dot(delta, x2, width), dot(delta, x3, width))
                         if tile > 0:
-                            sums = add(sums, load(out, k, 4))
-                        store(out, k, sums)
+                            four = add(four, load(out, k, 4))
+                        store(out, k, four)
                         k += 4
                     # The last one to three likewise, an input twice where there is none left.
                     if k < end:
@@ -63,10 +69,10 @@ def sddmm(lanes: int, width: int) -> Any:
                         x1 = load(x, source + item(indices, min(k + 1, end - 1)) * lanes, lanes)
                         x2 = load(x, source + item(indices, end - 1) * lanes, lanes)
                         c = dot(delta, x2, width)
-                        sums = totals(dot(delta, x0, width), dot(delta, x1, width), c, c)
+                        four = totals(dot(delta, x0, width), dot(delta, x1, width), c, c)
                         if tile > 0:
-                            sums = add(sums, load_head(out, k, 4, end - k))
-                        store_head(out, k, sums, end - k)
+                            four = add(four, load_head(out, k, 4, end - k))
+                        store_head(out, k, four, end - k)
                         k = end
 
     return sddmm_kernel

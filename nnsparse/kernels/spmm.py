@@ -1,4 +1,4 @@
-"""Sparse weights times tiles of activations: out = W·x (+ bias, ReLU).
+"""Sparse weights times tiles of activations: out = W·x (+ bias, ReLU or its gradient).
 
 The forward product and, on the transposed pattern, the input gradient. `spmm` takes one output at a time, its weights
 in the order of `plan.Slabs`; `spmm_quads` takes four, in the order of `plan.Quads`, which is faster for dense patterns.
@@ -16,23 +16,40 @@ from typing import Any
 from numba import get_thread_id, prange
 
 from nnsparse import jit
-from nnsparse.simd import broadcast, item, load, madd, mul, put, relu, splat, store, zero
+from nnsparse.simd import (
+    broadcast,
+    item,
+    load,
+    madd,
+    mul,
+    put,
+    relu,
+    splat,
+    store,
+    where_positive,
+    zero,
+)  # fmt: skip
 from nnsparse.simd_quads import MASKS, quad, quad_fresh
+
+# What becomes of a sum before it is written: nothing, its ReLU, or 0 where `gate` is not positive: where `gate` is the
+# output of a ReLU and the product a gradient with respect to it, that is the gradient before the ReLU.
+PLAIN, RELU, GATE = 0, 1, 2
 
 
 @cache
 def spmm(lanes: int) -> Any:
     """Return the kernel for tiles of `lanes` samples.
 
-    It takes values (nnz,), source (nnz,) or (0,), pack (n_threads, Slabs.room) or (0, 0), the arrays of `plan.Slabs`,
+    It takes values (nnz,), source (nnz,) or (0,), pack (n_threads · room,) or (0,), room, the arrays of `plan.Slabs`,
     the tiles per task, bias (n_out,), valid (2·lanes,) with ones for the lanes of a full tile and of the last one,
-    x (n_tiles, n_in, lanes), and writes all of out (n_tiles, n_out, lanes).
+    `finish`, gate (n_tiles, n_out, lanes), which only GATE reads, x (n_tiles, n_in, lanes), and writes all of
+    out (n_tiles, n_out, lanes).
     """
 
     @jit.parallel
     def spmm_kernel(
-        values, source, pack, indices, pointers, outputs, panels, slab, group, bias, valid, rectify,
-        x, out,
+        values, source, pack, room, indices, pointers, outputs, panels, slab, group, bias, valid, finish,
+        gate, x, out,
     ):  # fmt: skip
         n_tiles, n_in, _ = x.shape
         n_out = out.shape[1]
@@ -40,7 +57,6 @@ def spmm(lanes: int) -> Any:
         n_slabs = max(1, (n_in + slab - 1) // slab)
         gathered = source.size > 0
         weights = pack if gathered else values
-        room = pack.size // jit.MAX_THREADS
         for task in prange((n_tiles + group - 1) // group * n_panels):
             begin = task // n_panels * group
             first = panels[task % n_panels]
@@ -75,8 +91,11 @@ def spmm(lanes: int) -> Any:
                                 broadcast(weights, k + shift, lanes), load(x, at, lanes), acc
                             )
                             k += 1
-                        if rectify and s == n_slabs - 1:
-                            acc = relu(acc)
+                        if s == n_slabs - 1:
+                            if finish == RELU:
+                                acc = relu(acc)
+                            elif finish == GATE:
+                                acc = where_positive(load(gate, target, lanes), acc)
                         store(out, target, acc)
 
     return spmm_kernel
@@ -86,14 +105,14 @@ def spmm(lanes: int) -> Any:
 def spmm_quads(lanes: int, width: int) -> Any:
     """Return the kernel for tiles of `lanes` samples, `width` of them at a time (four sums must fit the registers).
 
-    It takes values (nnz,), source (nnz,), pack (n_threads · Quads.room,), the arrays of `plan.Quads`, and the rest
+    It takes values (nnz,), source (nnz,), pack (n_threads · room,), room, the arrays of `plan.Quads`, and the rest
     like `spmm`.
     """
 
     @jit.parallel
     def spmm_quads_kernel(
-        values, source, pack, indices, counts, starts, firsts, panels, slab, group, bias, valid,
-        rectify, x, out,
+        values, source, pack, room, indices, counts, starts, firsts, panels, slab, group, bias, valid,
+        finish, gate, x, out,
     ):  # fmt: skip
         n_tiles, n_in, _ = x.shape
         n_out = out.shape[1]
@@ -104,14 +123,14 @@ def spmm_quads(lanes: int, width: int) -> Any:
             first = panels[task % n_panels]
             last = panels[task % n_panels + 1]
             quads = (last - first + 3) // 4
-            base = get_thread_id() * (pack.size // jit.MAX_THREADS)
+            base = get_thread_id() * room
             for s in range(n_slabs):
                 block = first // 4 * n_slabs + s * quads
                 start = item(starts, block)
                 for tile in range(begin, min(n_tiles, begin + group)):
                     row = lanes if tile == n_tiles - 1 else 0
                     corner = (tile * n_in + s * slab) * lanes
-                    final = rectify and s == n_slabs - 1
+                    final = finish if s == n_slabs - 1 else PLAIN
                     for q in range(quads):
                         j = block + q
                         k, i = item(starts, j) - start + base, item(firsts, j)
@@ -148,8 +167,16 @@ def spmm_quads(lanes: int, width: int) -> Any:
                                     x, corner + lane, lanes, indices, i, counts, j * MASKS,
                                     a, b, c, d,
                                 )  # fmt: skip
-                            if final:
+                            if final == RELU:
                                 a, b, c, d = relu(a), relu(b), relu(c), relu(d)
+                            elif final == GATE:
+                                a = where_positive(load(gate, t, width), a)
+                                if rows > 1:
+                                    b = where_positive(load(gate, t + lanes, width), b)
+                                if rows > 2:
+                                    c = where_positive(load(gate, t + 2 * lanes, width), c)
+                                if rows > 3:
+                                    d = where_positive(load(gate, t + 3 * lanes, width), d)
                             store(out, t, a)
                             if rows > 1:
                                 store(out, t + lanes, b)

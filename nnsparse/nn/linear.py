@@ -14,9 +14,10 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from scipy import sparse
 
 from nnsparse import trace
-from nnsparse.autograd import Tensor
+from nnsparse.autograd import Tensor, in_forward_mode
 from nnsparse.nn import init
 from nnsparse.nn.module import Module
+from nnsparse.ops.chain import Link, chain
 from nnsparse.ops.pointwise import straight_through
 from nnsparse.ops.products import spmm
 from nnsparse.ops.structures import Blas, Dense, Full, Sparse, Structure, Tapped
@@ -31,6 +32,16 @@ def _check_features(name: str, in_features: int, out_features: int) -> None:
     for what, n in (("in_features", in_features), ("out_features", out_features)):
         if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
             raise ValueError(f"{name} expects {what} to be an integer >= 1; got {n!r}")
+
+
+def _is_fit(array: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
+    """Whether kernels may take this array as a parameter."""
+    return (
+        isinstance(array, np.ndarray)
+        and array.shape == shape
+        and array.dtype == dtype
+        and array.flags.c_contiguous
+    )
 
 
 def _check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
@@ -55,49 +66,48 @@ class Affine(Module):
 
     def forward(self, x: Tensor, rectify: bool = False) -> Tensor:
         """Return W·x + b, (batch, in_features) to (batch, out_features); with `rectify`, its ReLU in the same pass."""
-        if x.data.shape[1] != self.in_features:
-            hint = ""
-            if x.batch == self.in_features:
-                hint = " Features first? Pass x.T."
+        link = self.link(x.shape, x.data.dtype, rectify)
+        if trace.active is not None:
+            link = link._replace(structure=trace.section("plan lookup", lambda: self.structure)())
+        if in_forward_mode():
+            return spmm(link.weight, x, link.structure, link.bias, rectify)
+        return chain(x, [link])
+
+    def link(self, shape: tuple[int, ...], dtype: np.dtype[Any], rectify: bool) -> Link:
+        """Return what multiplies an activation of this shape (batch, in_features) and dtype, checked."""
+        if shape[1] != self.in_features:
+            hint = " Features first? Pass x.T." if shape[0] == self.in_features else ""
             raise ValueError(
-                f"{self._name()} expects x of shape (batch, {self.in_features}); "
-                f"got {x.shape}.{hint}"
+                f"{self._name()} expects x of shape (batch, {self.in_features}); got {shape}.{hint}"
             )
-        if x.data.dtype != self.weight.data.dtype:
+        structure, weight, bias = self.structure, self.weight, self.bias
+        own = weight.data.dtype
+        if dtype != own:
             raise TypeError(
-                f"{self._name()} has {self.weight.dtype} weights; got a {x.dtype} activation. "
+                f"{self._name()} has {weight.dtype} weights; got a {dtype} activation. "
                 "Give all layers the same dtype."
             )
-        self._check_arrays()
-        structure = self.structure
-        if trace.active is not None:
-            structure = trace.section("plan lookup", lambda: self.structure)()
-        return spmm(self._weights(), x, structure, self.bias, rectify)
+        # Somebody may have put other arrays in place of the parameters' own: kernels check no bounds.
+        if not _is_fit(weight.data, structure.weight_shape, own):
+            raise self._misfit("weight", weight.data, structure.weight_shape)
+        if bias is not None and not _is_fit(bias.data, (structure.n_out,), own):
+            raise self._misfit("bias", bias.data, (structure.n_out,))
+        return Link(self._weights(), bias, structure, rectify)
 
     def _weights(self) -> Tensor:
         """Return what the forward pass multiplies with."""
         return self.weight
 
-    def _check_arrays(self) -> None:
-        """Refuse arrays that somebody has put in place of the parameters' own: kernels check no bounds."""
-        structure = self.structure
-        pairs = [("weight", self.weight, structure.weight_shape)]
-        if self.bias is not None:
-            pairs.append(("bias", self.bias, (structure.n_out,)))
-        dtype = self.weight.data.dtype
-        for name, parameter, shape in pairs:
-            a = parameter.data
-            if not (
-                isinstance(a, np.ndarray)
-                and a.shape == shape
-                and a.dtype == dtype
-                and a.flags.c_contiguous
-            ):
-                got = f"{a.dtype} {a.shape}" if isinstance(a, np.ndarray) else type(a).__name__
-                raise ValueError(
-                    f"{self._name()} expects {name}.data of shape {shape}, dtype {dtype}, "
-                    f"C-contiguous; got {got}. Write into it: {name}.data[...] = values."
-                )
+    def _misfit(self, name: str, array: Any, shape: tuple[int, ...]) -> ValueError:
+        got = (
+            f"{array.dtype} {array.shape}"
+            if isinstance(array, np.ndarray)
+            else type(array).__name__
+        )
+        return ValueError(
+            f"{self._name()} expects {name}.data of shape {shape}, dtype {self.weight.data.dtype}, "
+            f"C-contiguous; got {got}. Write into it: {name}.data[...] = values."
+        )
 
     def _name(self) -> str:
         return f"{type(self).__name__}({self.in_features} -> {self.out_features})"

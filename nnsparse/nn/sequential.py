@@ -10,17 +10,18 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from nnsparse import allocation, trace
-from nnsparse.autograd import Tensor
+from nnsparse.autograd import Tensor, in_forward_mode
 from nnsparse.nn.activations import ReLU
 from nnsparse.nn.init import generator
 from nnsparse.nn.linear import Affine, Linear, Seed, SparseLinear
 from nnsparse.nn.module import Module
+from nnsparse.ops.chain import chain
 from nnsparse.topology import Topology
 
 
 @final
 class Sequential(Module):
-    """Modules applied one after the other; an affine layer followed by ReLU runs as one kernel.
+    """Modules applied one after the other; affine layers and the ReLUs between them run as one op (`ops.chain`).
 
     Parameters
     ----------
@@ -39,19 +40,34 @@ class Sequential(Module):
             if not isinstance(layer, Module):
                 raise TypeError(f"Sequential expects modules; argument {i} is {layer!r}")
         self._layers = layers
-        # (layer, False), or (affine layer, True) where the ReLU behind it runs in the same kernel
-        self._steps: list[tuple[Module, bool]] = []
+        # Each step is a module, or the affine layers of a chain: (layer, whether a ReLU follows)
+        self._steps: list[Module | list[tuple[Affine, bool]]] = []
         for before, layer in zip((None, *layers), layers, strict=False):
-            if isinstance(layer, ReLU) and isinstance(before, Affine):
-                self._steps[-1] = (before, True)
+            last = self._steps[-1] if self._steps else None
+            if isinstance(layer, Affine):
+                if not isinstance(last, list):
+                    self._steps.append(last := [])
+                last.append((layer, False))
+            elif isinstance(layer, ReLU) and isinstance(before, Affine) and isinstance(last, list):
+                last[-1] = (before, True)
             else:
-                self._steps.append((layer, False))
+                self._steps.append(layer)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output of the last layer."""
-        for layer, rectify in self._steps:
-            forward = layer.forward if trace.active is None else trace.layer(layer)
-            x = forward(x, rectify=True) if rectify else forward(x)  # type: ignore[call-arg]
+        for step in self._steps:
+            if isinstance(step, Module):
+                forward = step.forward if trace.active is None else trace.layer(step)
+                x = forward(x)
+            elif trace.active is None and not in_forward_mode():
+                shape, links = x.shape, []
+                for layer, rectify in step:
+                    links.append(layer.link(shape, x.data.dtype, rectify))
+                    shape = shape[0], layer.out_features
+                x = chain(x, links)
+            else:  # layer by layer: a profile tells them apart, forward mode needs each op's tangent
+                for layer, rectify in step:
+                    x = trace.layer(layer)(x, rectify=rectify)
         return x
 
     def children(self) -> Iterator[tuple[str, Module]]:

@@ -3,7 +3,8 @@
 Every gradient rule is made of the ops in this file, so all of them can be differentiated any
 number of times. These ops are for losses, penalties and criteria, not for the inner loop of
 training: they work on plain arrays. A tiled activation is turned plain first, except where two of
-them of one layout are added, subtracted or multiplied.
+them of one layout are added, subtracted or multiplied. Over 300 lines because every op stands
+beside its derivative, backwards and forwards.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from nnsparse.autograd import Tensor, record
 from nnsparse.ops.layout import untile
+from nnsparse.ops.tangents import bilinear, total
 
 Operand: TypeAlias = Tensor | ArrayLike
 Axis: TypeAlias = int | tuple[int, ...] | None
@@ -79,7 +81,7 @@ def add(a: Operand, b: Operand) -> Tensor:
             sum_to(g, shapes[1]) if needs[1] else None,
         )
 
-    return record(np.asarray(a.data + b.data), (a, b), rule, a.batch)
+    return record(np.asarray(a.data + b.data), (a, b), rule, a.batch, push=total)
 
 
 def subtract(a: Operand, b: Operand) -> Tensor:
@@ -93,7 +95,10 @@ def subtract(a: Operand, b: Operand) -> Tensor:
             sum_to(negative(g), shapes[1]) if needs[1] else None,
         )
 
-    return record(np.asarray(a.data - b.data), (a, b), rule, a.batch)
+    def push(out: Tensor, da: Tensor | None, db: Tensor | None) -> Tensor:
+        return total(out, da, None if db is None else negative(db))
+
+    return record(np.asarray(a.data - b.data), (a, b), rule, a.batch, push)
 
 
 def multiply(a: Operand, b: Operand) -> Tensor:
@@ -106,7 +111,8 @@ def multiply(a: Operand, b: Operand) -> Tensor:
             sum_to(multiply(g, x), y.shape) if needs[1] else None,
         )
 
-    return record(np.asarray(x.data * y.data), (x, y), rule, x.batch)
+    push = bilinear(multiply, x, y)
+    return record(np.asarray(x.data * y.data), (x, y), rule, x.batch, push)
 
 
 def divide(a: Operand, b: Operand) -> Tensor:
@@ -120,14 +126,18 @@ def divide(a: Operand, b: Operand) -> Tensor:
             sum_to(negative(multiply(quotient, out)), y.shape) if needs[1] else None,
         )
 
+    def push(out: Tensor, dx: Tensor | None, dy: Tensor | None) -> Tensor:
+        return divide(total(out, dx, None if dy is None else negative(multiply(out, dy))), y)
+
     with np.errstate(divide="ignore", invalid="ignore"):
-        return record(np.asarray(x.data / y.data), (x, y), rule)
+        return record(np.asarray(x.data / y.data), (x, y), rule, push=push)
 
 
 def negative(a: Operand) -> Tensor:
     """Return -a."""
     a = a if isinstance(a, Tensor) else _one(a)
-    return record(np.asarray(-a.data), (a,), lambda g, out, needs: (negative(g),), a.batch)
+    data = np.asarray(-a.data)
+    return record(data, (a,), lambda g, out, needs: (negative(g),), a.batch, symmetric=True)
 
 
 def power(a: Operand, exponent: float) -> Tensor:
@@ -146,7 +156,7 @@ def power(a: Operand, exponent: float) -> Tensor:
         return (multiply(g, slope),)
 
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        return record(np.asarray(x.data**p), (x,), rule)
+        return record(np.asarray(x.data**p), (x,), rule, symmetric=True)
 
 
 def exp(a: Operand) -> Tensor:
@@ -154,7 +164,7 @@ def exp(a: Operand) -> Tensor:
     x = _one(a)
     with np.errstate(over="ignore", under="ignore"):
         data = np.asarray(np.exp(x.data))
-    return record(data, (x,), lambda g, out, needs: (multiply(g, out),))
+    return record(data, (x,), lambda g, out, needs: (multiply(g, out),), symmetric=True)
 
 
 def log(a: Operand) -> Tensor:
@@ -162,7 +172,7 @@ def log(a: Operand) -> Tensor:
     x = _one(a)
     with np.errstate(divide="ignore", invalid="ignore"):
         data = np.asarray(np.log(x.data))
-    return record(data, (x,), lambda g, out, needs: (divide(g, x),))
+    return record(data, (x,), lambda g, out, needs: (divide(g, x),), symmetric=True)
 
 
 def cast(a: Tensor, dtype: DTypeLike) -> Tensor:
@@ -170,7 +180,13 @@ def cast(a: Tensor, dtype: DTypeLike) -> Tensor:
     before = a.data.dtype
     if before == dtype:
         return a
-    return record(a.data.astype(dtype), (a,), lambda g, out, needs: (cast(g, before),), a.batch)
+    return record(
+        a.data.astype(dtype),
+        (a,),
+        lambda g, out, needs: (cast(g, before),),
+        a.batch,
+        push=lambda out, t: cast(t, dtype),
+    )
 
 
 # ---------------------------------------------------------------- products, sums, shapes
@@ -197,7 +213,7 @@ def matmul(a: Operand, b: Operand) -> Tensor:
             matmul(transpose(x), g) if needs[1] else None,
         )
 
-    return record(x.data @ y.data, (x, y), rule)
+    return record(x.data @ y.data, (x, y), rule, push=bilinear(matmul, x, y))
 
 
 def sum(a: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -221,7 +237,7 @@ def sum(a: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
         return (broadcast_to(reshape(g, narrow), shape),)
 
     data = kept if keepdims else np.sum(x.data, axis=axis)
-    return record(np.asarray(data), (x,), rule)
+    return record(np.asarray(data), (x,), rule, push=lambda out, t: sum(t, axis, keepdims))
 
 
 def mean(a: Operand, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -242,13 +258,20 @@ def reshape(a: Operand, *shape: int | tuple[int, ...]) -> Tensor:
     before = x.shape
     extents = shape[0] if len(shape) == 1 else shape
     data = x.data.reshape(extents)
-    return record(data, (x,), lambda g, out, needs: (reshape(g, before),))
+    return record(
+        data,
+        (x,),
+        lambda g, out, needs: (reshape(g, before),),
+        push=lambda out, t: reshape(t, out.shape),
+    )
 
 
 def transpose(a: Operand) -> Tensor:
     """Return `a` with its axes in reverse order."""
     x = _one(a)
-    return record(x.data.T, (x,), lambda g, out, needs: (transpose(g),))
+    return record(
+        x.data.T, (x,), lambda g, out, needs: (transpose(g),), push=lambda out, t: transpose(t)
+    )
 
 
 def broadcast_to(a: Operand, shape: tuple[int, ...]) -> Tensor:
@@ -258,7 +281,7 @@ def broadcast_to(a: Operand, shape: tuple[int, ...]) -> Tensor:
     if before == shape:
         return x
     data = np.ascontiguousarray(np.broadcast_to(x.data, shape)).reshape(shape)
-    return record(data, (x,), lambda g, out, needs: (sum_to(g, before),))
+    return record(data, (x,), lambda g, out, needs: (sum_to(g, before),), push=total)
 
 
 def sum_to(a: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -42,7 +42,13 @@ def tile(x: Tensor, lanes: int) -> Tensor:
         return x
     convert = to_tiles if trace.active is None else trace.section("layout", to_tiles)
     data = convert(Rows(x.data), lanes, x.dtype)
-    return record(data, (x,), lambda g, out, needs: (untile(g),), batch=x.shape[0])
+    return record(
+        data,
+        (x,),
+        lambda g, out, needs: (untile(g),),
+        batch=x.shape[0],
+        push=lambda out, t: tile(t, lanes),
+    )
 
 
 def untile(x: Tensor) -> Tensor:
@@ -50,4 +56,9 @@ def untile(x: Tensor) -> Tensor:
     if x.batch is None:
         return x
     lanes = x.data.shape[2]
-    return record(from_tiles(x.data, x.batch), (x,), lambda g, out, needs: (tile(g, lanes),))
+    return record(
+        from_tiles(x.data, x.batch),
+        (x,),
+        lambda g, out, needs: (tile(g, lanes),),
+        push=lambda out, t: untile(t),
+    )

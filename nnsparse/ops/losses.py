@@ -158,7 +158,11 @@ def _loss(total: float, logits: Tensor, d: Array, slope: Slope) -> Tensor:
             return (Tensor(d, batch=logits.batch),)
         return (Tensor(np.asarray(d * d.dtype.type(factor)), batch=logits.batch),)
 
-    return record(np.array(total, logits.data.dtype), (logits,), rule)
+    def push(out: Tensor, t: Tensor) -> Tensor:
+        slope_along = np.multiply(d, t.data).sum(dtype=np.float64)
+        return Tensor(np.array(slope_along, d.dtype))
+
+    return record(np.array(total, logits.data.dtype), (logits,), rule, push=push)
 
 
 def _buffers(logits: Tensor) -> tuple[Array, Array, Array]:

@@ -13,6 +13,7 @@ from nnsparse.kernels import normalization as kernels
 from nnsparse.ops.arithmetic import add, multiply, power, subtract
 from nnsparse.ops.layout import tile, untile
 from nnsparse.ops.pointwise import spread, sum_samples
+from nnsparse.ops.tangents import total
 
 
 class Statistics(NamedTuple):
@@ -70,7 +71,19 @@ def batch_norm(
         )
         return Tensor(dx, batch=batch), Tensor(dweight), Tensor(dbias)
 
-    return record(data, (x, weight, bias), rule, batch), Statistics(mean, variance)
+    def push(out: Tensor, dx: Tensor | None, dw: Tensor | None, db: Tensor | None) -> Tensor:
+        parts = [None if db is None else spread(db, out)]
+        if dw is not None:
+            parts.append(multiply(Tensor(normed, batch=batch), spread(dw, out)))
+        if dx is not None:  # normed's Jacobian is symmetric, so the gradient's kernel serves
+            part, unused = tiles.empty(data.shape, dx.dtype), np.empty((2, n_features), dx.dtype)
+            arrays = dx.data, normed, batch, weight.data, variance, eps, part, *unused
+            kernels.batch_norm_backward(*arrays)
+            parts.append(Tensor(part, batch=batch))
+        return total(out, *parts)
+
+    inputs = (x, weight, bias)
+    return record(data, inputs, rule, batch, push), Statistics(mean, variance)
 
 
 def _composed_rule(

@@ -32,9 +32,14 @@ def sum_samples(g: Tensor) -> Tensor:
     if g.batch is None:
         return arithmetic.sum(g, 0)
     out = np.empty(g.data.shape[1], g.data.dtype)
-    kernels.bias_backward(g.data, g.data, False, g.data, out)
+    kernels.sum_samples_kernel(g.data, out)
     like = g.detach()
-    return record(out, (g,), lambda gradient, out, needs: (spread(gradient, like),))
+    return record(
+        out,
+        (g,),
+        lambda gradient, out, needs: (spread(gradient, like),),
+        push=lambda out, t: sum_samples(t),
+    )
 
 
 def spread(v: Tensor, like: Tensor) -> Tensor:
@@ -43,7 +48,13 @@ def spread(v: Tensor, like: Tensor) -> Tensor:
         return broadcast_to(v, like.shape)
     out = tiles.empty(like.data.shape, v.data.dtype)
     kernels.spread_kernel(np.ascontiguousarray(v.data), like.batch, out)
-    return record(out, (v,), lambda g, out, needs: (sum_samples(g),), like.batch)
+    return record(
+        out,
+        (v,),
+        lambda g, out, needs: (sum_samples(g),),
+        like.batch,
+        push=lambda out, t: spread(t, out),
+    )
 
 
 # ---------------------------------------------------------------- piecewise linear
@@ -58,7 +69,7 @@ def relu(x: Tensor) -> Tensor:
     """
     data = _empty_like(x.data)
     kernels.relu_kernel(_flat(x.data), _flat(data))
-    return record(data, (x,), lambda g, out, needs: (relu_gate(out, g),), x.batch)
+    return record(data, (x,), lambda g, out, needs: (relu_gate(out, g),), x.batch, symmetric=True)
 
 
 def straight_through(w: Tensor, mask: Array) -> Tensor:
@@ -66,7 +77,7 @@ def straight_through(w: Tensor, mask: Array) -> Tensor:
 
     Source: Bengio, Léonard & Courville, Estimating or propagating gradients through stochastic neurons, 2013.
     """
-    return record(w.data * mask, (w,), lambda g, out, needs: (g,))
+    return record(w.data * mask, (w,), lambda g, out, needs: (g,), symmetric=True)
 
 
 def relu_gate(out: Tensor, g: Tensor) -> Tensor:
@@ -80,7 +91,9 @@ def relu_gate(out: Tensor, g: Tensor) -> Tensor:
 def _gate(out: Array, g: Tensor) -> Tensor:
     data = _empty_like(g.data)
     kernels.relu_gate_kernel(_flat(out), _flat(g.data), _flat(data))
-    return record(data, (g,), lambda gradient, _, needs: (_gate(out, gradient),), g.batch)
+    return record(
+        data, (g,), lambda gradient, _, needs: (_gate(out, gradient),), g.batch, symmetric=True
+    )
 
 
 def leaky_relu(x: Tensor, slope: float = 0.01) -> Tensor:
@@ -89,13 +102,17 @@ def leaky_relu(x: Tensor, slope: float = 0.01) -> Tensor:
     data = _empty_like(x.data)
     kernels.leaky_relu_kernel(_flat(x.data), slope, _flat(data))
     values = x.data
-    return record(data, (x,), lambda g, out, needs: (_leaky_gate(values, slope, g),), x.batch)
+    return record(
+        data, (x,), lambda g, out, needs: (_leaky_gate(values, slope, g),), x.batch, symmetric=True
+    )
 
 
 def _leaky_gate(x: Array, slope: float, g: Tensor) -> Tensor:
     data = _empty_like(g.data)
     kernels.leaky_gate_kernel(_flat(x), slope, _flat(g.data), _flat(data))
-    return record(data, (g,), lambda h, _, needs: (_leaky_gate(x, slope, h),), g.batch)
+    return record(
+        data, (g,), lambda h, _, needs: (_leaky_gate(x, slope, h),), g.batch, symmetric=True
+    )
 
 
 def all_relu(x: Tensor, slope: float, layer: int) -> Tensor:
@@ -133,7 +150,7 @@ def tanh(x: Tensor) -> Tensor:
             return (subtract(g, multiply(g, multiply(out, out))),)
         return (_fused(kernels.tanh_backward, out, g),)
 
-    return record(data, (x,), rule, x.batch)
+    return record(data, (x,), rule, x.batch, symmetric=True)
 
 
 def sigmoid(x: Tensor) -> Tensor:
@@ -149,7 +166,7 @@ def sigmoid(x: Tensor) -> Tensor:
             return (subtract(scaled, multiply(scaled, out)),)
         return (_fused(kernels.sigmoid_backward, out, g),)
 
-    return record(data, (x,), rule, x.batch)
+    return record(data, (x,), rule, x.batch, symmetric=True)
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -171,14 +188,14 @@ def gelu(x: Tensor) -> Tensor:
         slope = add(_normal(z), multiply(z, _density(z)))
         return (_as(multiply(untile(g), slope), x),)
 
-    return record(data, (x,), rule, x.batch)
+    return record(data, (x,), rule, x.batch, symmetric=True)
 
 
 def _normal(x: Tensor) -> Tensor:
     """Return Φ(x) of a plain tensor."""
     data = _empty_like(x.data)
     kernels.normal_kernel(_flat(x.data), _flat(data))
-    return record(data, (x,), lambda g, out, needs: (multiply(g, _density(x)),))
+    return record(data, (x,), lambda g, out, needs: (multiply(g, _density(x)),), symmetric=True)
 
 
 def _density(x: Tensor) -> Tensor:
@@ -221,7 +238,13 @@ def _drop(x: Tensor, seed: np.uint64, threshold: np.uint64, scale: float) -> Ten
         kernels.dropout_kernel(_flat(x.data), seed, threshold, scale, _flat(data))
     else:
         kernels.dropout_tiles_kernel(x.data, seed, threshold, scale, data)
-    return record(data, (x,), lambda g, out, needs: (_drop(g, seed, threshold, scale),), x.batch)
+    return record(
+        data,
+        (x,),
+        lambda g, out, needs: (_drop(g, seed, threshold, scale),),
+        x.batch,
+        symmetric=True,
+    )
 
 
 # ---------------------------------------------------------------- helpers

@@ -1,15 +1,16 @@
 """The products of a layer: `spmm`, `spmm_t` and `sddmm`, each other's derivatives, for sparse and dense weights alike.
 
-What launches the kernels is a *structure* (`structures`): sparse weights, dense ones, or plain NumPy.
+What launches the kernels is a *structure* (`structures`): sparse weights, dense ones, or plain NumPy. These are for
+second derivatives and forward mode; layers call `chain`, which takes the same products in fewer passes.
 """
 
 from __future__ import annotations
 
-from nnsparse import tiles, trace
-from nnsparse.autograd import Tensor, record, recording
-from nnsparse.kernels import pointwise
-from nnsparse.ops.pointwise import relu_gate, sum_samples
+from nnsparse import trace
+from nnsparse.autograd import Tensor, record
+from nnsparse.ops.pointwise import relu_gate, spread, sum_samples
 from nnsparse.ops.structures import Structure
+from nnsparse.ops.tangents import bilinear, total
 
 
 def spmm(
@@ -25,28 +26,24 @@ def spmm(
         data = launch(w.data, x.data, x.batch, bias_data, rectify)
 
     def rule(g: Tensor, out: Tensor, needs: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
-        if recording():
-            d = relu_gate(out, g) if rectify else g
-            bias_gradient = sum_samples(d) if len(needs) == 3 and needs[2] else None
-        else:
-            d, bias_gradient = _gate_and_sum(g, out, rectify, len(needs) == 3 and needs[2])
+        d = relu_gate(out, g) if rectify else g
+        bias_gradient = sum_samples(d) if len(needs) == 3 and needs[2] else None
         weight_gradient = sddmm(d, x, structure) if needs[0] else None
         input_gradient = spmm_t(w, d, structure) if needs[1] else None
         return (weight_gradient, input_gradient, bias_gradient)[: len(needs)]
 
-    return record(data, (w, x) if bias is None else (w, x, bias), rule, batch=x.batch)
+    def push(out: Tensor, dw: Tensor | None, dx: Tensor | None, db: Tensor | None = None) -> Tensor:
+        if dw is not None:
+            t = spmm(dw, x, structure, db)
+            if dx is not None:  # in place: nobody else has seen t
+                t.data += spmm(w, dx, structure).data
+        elif dx is not None:
+            t = spmm(w, dx, structure, db)
+        else:
+            t = total(out, db if db is None else spread(db, out))
+        return relu_gate(out, t) if rectify else t
 
-
-def _gate_and_sum(
-    g: Tensor, out: Tensor, rectify: bool, summed: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Return the gradient before the ReLU and its sum over samples, in one pass over the data."""
-    if not rectify:
-        return g, sum_samples(g) if summed else None
-    gated = tiles.empty(g.data.shape, g.dtype)
-    bias_gradient = tiles.empty((g.data.shape[1],), g.dtype)
-    pointwise.bias_backward(out.data, g.data, True, gated, bias_gradient)
-    return Tensor(gated, batch=g.batch), Tensor(bias_gradient) if summed else None
+    return record(data, (w, x) if bias is None else (w, x, bias), rule, x.batch, push)
 
 
 def spmm_t(w: Tensor, d: Tensor, structure: Structure) -> Tensor:
@@ -62,7 +59,8 @@ def spmm_t(w: Tensor, d: Tensor, structure: Structure) -> Tensor:
         data = structure.transposed(w.data, d.data)
     else:
         data = trace.product(structure, "transposed", len(d))(w.data, d.data)
-    return record(data, (w, d), rule, batch=d.batch)
+    push = bilinear(lambda a, b: spmm_t(a, b, structure), w, d)
+    return record(data, (w, d), rule, d.batch, push)
 
 
 def sddmm(d: Tensor, x: Tensor, structure: Structure) -> Tensor:
@@ -78,4 +76,4 @@ def sddmm(d: Tensor, x: Tensor, structure: Structure) -> Tensor:
         data = structure.gradient(d.data, x.data)
     else:
         data = trace.product(structure, "gradient", len(d))(d.data, x.data)
-    return record(data, (d, x), rule)
+    return record(data, (d, x), rule, push=bilinear(lambda a, b: sddmm(a, b, structure), d, x))

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from nnsparse import jit, tiles, trace
 from nnsparse.kernels import gemm as dense_kernels
 from nnsparse.kernels import sddmm as sampled
+from nnsparse.kernels.spmm import GATE, PLAIN, RELU, spmm_quads
 from nnsparse.kernels.spmm import spmm as spmm_runs
-from nnsparse.kernels.spmm import spmm_quads
 from nnsparse.plan import Quads, Slabs, plan_of
 from nnsparse.topology import Topology
 
@@ -53,12 +53,15 @@ class Structure(ABC):
         """Return W·x (+ bias, then ReLU): x (n_tiles, n_in, lanes) to (n_tiles, n_out, lanes)."""
 
     @abstractmethod
-    def transposed(self, w: Array, d: Array) -> Array:
-        """Return Wᵀ·d: d (n_tiles, n_out, lanes) to (n_tiles, n_in, lanes)."""
+    def transposed(self, w: Array, d: Array, gate: Array | None = None) -> Array:
+        """Return Wᵀ·d: d (n_tiles, n_out, lanes) to (n_tiles, n_in, lanes).
+
+        With `gate`, the output of a ReLU (n_tiles, n_in, lanes), it is 0 where that is: the gradient before the ReLU.
+        """
 
     @abstractmethod
-    def gradient(self, d: Array, x: Array) -> Array:
-        """Return Σ_samples d·xᵀ where the weights are, in the shape of the weights."""
+    def gradient(self, d: Array, x: Array, sums: Array | None = None) -> Array:
+        """Return Σ_samples d·xᵀ where the weights are, in the shape of the weights; write Σ_samples d into `sums`."""
 
 
 _IN_ORDER = np.empty(0, np.uint32)  # "the values are in this order already"
@@ -72,7 +75,8 @@ def _multiply(
     source: Array,
     bias: Array,
     valid: Array,
-    rectify: bool,
+    finish: int,
+    gate: Array | None,
     x: Array,
 ) -> Array:
     """Return the product of the weights values[source] (or `values`), which are in `order`, and the tiles x."""
@@ -80,20 +84,20 @@ def _multiply(
     out = tiles.empty((n_tiles, bias.size, lanes), x.dtype)
     group, pack, s = 1, values[:0], order
     if source.size:
-        pack = tiles.empty((order.pack_size,), values.dtype)
+        pack = tiles.empty((jit.MAX_THREADS * order.room,), values.dtype)
         # As many tiles as fit the cache, but two tasks a thread or more.
         n_panels = max(1, s.panels.size - 1)
         fitting = BLOCK * n_panels // max(1, bias.size * lanes * x.itemsize)
         group = max(1, min(TILES, fitting, n_tiles * n_panels // (2 * jit.MAX_THREADS)))
     if isinstance(s, Quads):
         spmm_quads(lanes, dense_kernels.width(lanes, x.itemsize))(
-            values, source, pack, s.indices, s.counts, s.starts, s.firsts, s.panels, s.slab, group,
-            bias, valid, rectify, x, out,
+            values, source, pack, s.room, s.indices, s.counts, s.starts, s.firsts, s.panels, s.slab, group,
+            bias, valid, finish, x if gate is None else gate, x, out,
         )  # fmt: skip
     else:
         spmm_runs(lanes)(
-            values, source, pack, s.indices, s.pointers, s.outputs, s.panels, s.slab, group,
-            bias, valid, rectify, x, out,
+            values, source, pack, s.room, s.indices, s.pointers, s.outputs, s.panels, s.slab, group,
+            bias, valid, finish, x if gate is None else gate, x, out,
         )  # fmt: skip
     return out
 
@@ -119,21 +123,23 @@ class Sparse(Structure):
         if bias is None:
             bias = _no_bias(self.n_out, x.dtype)
         valid = _valid(batch % x.shape[2], x.shape[2], x.dtype)
-        plan = self.plan
+        plan, finish = self.plan, RELU if rectify else PLAIN
         if plan.quads is None or plan.quads_source is None:
-            return _multiply(plan.forward, w, _IN_ORDER, bias, valid, rectify, x)
-        return _multiply(plan.quads, w, plan.quads_source, bias, valid, rectify, x)
+            return _multiply(plan.forward, w, _IN_ORDER, bias, valid, finish, None, x)
+        return _multiply(plan.quads, w, plan.quads_source, bias, valid, finish, None, x)
 
-    def transposed(self, w: Array, d: Array) -> Array:
+    def transposed(self, w: Array, d: Array, gate: Array | None = None) -> Array:
         bias, valid = _no_bias(self.n_in, d.dtype), _valid(0, d.shape[2], d.dtype)
-        return _multiply(self.plan.transposed, w, self.plan.source, bias, valid, False, d)
+        finish = PLAIN if gate is None else GATE
+        return _multiply(self.plan.transposed, w, self.plan.source, bias, valid, finish, gate, d)
 
-    def gradient(self, d: Array, x: Array) -> Array:
+    def gradient(self, d: Array, x: Array, sums: Array | None = None) -> Array:
         s = self.plan.forward
         out = (tiles.empty if len(x) else tiles.zeros)(s.indices.shape, x.dtype)
         sampled.sddmm(x.shape[2], sampled.part(x.itemsize))(
-            s.indices, s.pointers, s.outputs, s.panels, s.slab, d, x, out
-        )
+            s.indices, s.pointers, s.outputs, s.panels, s.slab,
+            d, x, _no_bias(0, x.dtype) if sums is None else sums, out,
+        )  # fmt: skip
         return out
 
 
@@ -159,21 +165,21 @@ class Dense(Structure):
         kernel(w.reshape(-1), self._splits(n_tiles, 4), bias, valid, rectify, x, out)
         return out
 
-    def transposed(self, w: Array, d: Array) -> Array:
+    def transposed(self, w: Array, d: Array, gate: Array | None = None) -> Array:
         n_tiles, _, lanes = d.shape
         out = tiles.empty((n_tiles, self.n_in, lanes), d.dtype)
         kernel = dense_kernels.gemm_t(lanes, dense_kernels.width(lanes, d.itemsize))
         pack = tiles.empty((jit.MAX_THREADS * dense_kernels.ROWS * dense_kernels.DEPTH,), d.dtype)
-        kernel(w.reshape(-1), pack, d, out)
+        kernel(w.reshape(-1), pack, gate is not None, d if gate is None else gate, d, out)
         return out
 
-    def gradient(self, d: Array, x: Array) -> Array:
+    def gradient(self, d: Array, x: Array, sums: Array | None = None) -> Array:
         lanes = x.shape[2]
         out = (tiles.empty if len(x) else tiles.zeros)((self.n_out, self.n_in), x.dtype)
         kernel = dense_kernels.gemm_w(lanes, dense_kernels.width(dense_kernels.ROWS, x.itemsize))
         splits = self._splits(-(-self.n_in // dense_kernels.ROWS), 8)
         pack = tiles.empty((jit.MAX_THREADS * (lanes + 1) * dense_kernels.ROWS,), x.dtype)
-        kernel(splits, pack, d, x, out.reshape(-1))
+        kernel(splits, pack, d, x, _no_bias(0, x.dtype) if sums is None else sums, out.reshape(-1))
         return out
 
 
@@ -193,11 +199,11 @@ class Full(Structure):
     def forward(self, w: Array, x: Array, batch: int, bias: Array | None, rectify: bool) -> Array:
         return self._dense.forward(w, x, batch, bias, rectify)
 
-    def transposed(self, w: Array, d: Array) -> Array:
-        return self._dense.transposed(w, d)
+    def transposed(self, w: Array, d: Array, gate: Array | None = None) -> Array:
+        return self._dense.transposed(w, d, gate)
 
-    def gradient(self, d: Array, x: Array) -> Array:
-        return self._dense.gradient(d, x).reshape(-1)
+    def gradient(self, d: Array, x: Array, sums: Array | None = None) -> Array:
+        return self._dense.gradient(d, x, sums).reshape(-1)
 
 
 @final
@@ -215,12 +221,12 @@ class Tapped(Structure):
     def forward(self, w: Array, x: Array, batch: int, bias: Array | None, rectify: bool) -> Array:
         return self._structure.forward(w, x, batch, bias, rectify)
 
-    def transposed(self, w: Array, d: Array) -> Array:
-        return self._structure.transposed(w, d)
+    def transposed(self, w: Array, d: Array, gate: Array | None = None) -> Array:
+        return self._structure.transposed(w, d, gate)
 
-    def gradient(self, d: Array, x: Array) -> Array:
+    def gradient(self, d: Array, x: Array, sums: Array | None = None) -> Array:
         self._taps.append((d, x))
-        return self._structure.gradient(d, x)
+        return self._structure.gradient(d, x, sums)
 
 
 # Infinity and NaN go where the mathematics sends them, without a warning.
@@ -247,14 +253,19 @@ class Blas(Structure):
         return out
 
     @_quiet
-    def transposed(self, w: Array, d: Array) -> Array:
+    def transposed(self, w: Array, d: Array, gate: Array | None = None) -> Array:
         out = tiles.empty((d.shape[0], self.n_in, d.shape[2]), d.dtype)
-        return np.matmul(w.T, d, out=out)
+        np.matmul(w.T, d, out=out)
+        if gate is not None:
+            np.copyto(out, 0, where=gate <= 0)
+        return out
 
     @_quiet
-    def gradient(self, d: Array, x: Array) -> Array:
+    def gradient(self, d: Array, x: Array, sums: Array | None = None) -> Array:
         out = tiles.empty((self.n_out, self.n_in), x.dtype)
         np.matmul(d[0], x[0].T, out=out)
         for tile in range(1, len(x)):
             out += d[tile] @ x[tile].T
+        if sums is not None:
+            np.sum(d, axis=(0, 2), out=sums)
         return out

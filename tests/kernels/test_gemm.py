@@ -48,11 +48,13 @@ class Problem:
         kernel(self.w.reshape(-1), splits, bias, valid, rectify, x, out)
         return out
 
-    def transposed(self):
+    def transposed(self, gate=None):
         d = self.tiled(self.d)
         out = np.full((len(d), self.w.shape[1], self.lanes), np.nan, self.dtype)
         pack = np.full(jit.get_num_threads() * kernels.ROWS * kernels.DEPTH, np.nan, self.dtype)
-        kernels.gemm_t(self.lanes, self.width)(self.w.reshape(-1), pack, d, out)
+        kernel = kernels.gemm_t(self.lanes, self.width)
+        gated = gate is not None
+        kernel(self.w.reshape(-1), pack, gated, self.tiled(gate) if gated else d, d, out)
         return out
 
     def gradient(self, splits=3):
@@ -61,7 +63,9 @@ class Problem:
         kernel = kernels.gemm_w(self.lanes, width)
         size = jit.get_num_threads() * (self.lanes + 1) * kernels.ROWS
         pack = np.full(size, np.nan, self.dtype)
-        kernel(splits, pack, self.tiled(self.d), self.tiled(self.x), out.reshape(-1))
+        sums = np.full(len(self.w), np.nan, self.dtype)
+        kernel(splits, pack, self.tiled(self.d), self.tiled(self.x), sums, out.reshape(-1))
+        self.sums = sums, self.d.sum(axis=0, dtype=np.float64)
         return out
 
     def check(self):
@@ -74,6 +78,7 @@ class Problem:
         out = from_tiles_reference(self.transposed(), self.batch)
         close(out, dense_input_gradient(self.w, self.d.T).T, self.d, self.w)
         close(self.gradient(), dense_weight_gradient(self.d.T, self.x.T), self.d.T, self.x)
+        close(*self.sums, np.ones((1, self.batch)), self.d)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -93,6 +98,14 @@ def test_the_three_products_match_their_twins_on_any_shape(n_out, n_in, batch, s
 def test_every_lane_width_and_dtype_matches_its_twin(lanes, dtype):
     for batch in (1, lanes, 2 * lanes + 3):
         Problem(70, 133, batch, dtype, lanes).check()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_gradient_of_a_relu_is_taken_in_the_same_pass(shape):
+    problem = Problem(*shape, batch=21)
+    gate = np.maximum(problem.x - 0.3, 0)
+    expected = from_tiles_reference(problem.transposed(), 21) * (gate > 0)
+    np.testing.assert_array_equal(from_tiles_reference(problem.transposed(gate), 21), expected)
 
 
 def test_padded_lanes_are_exactly_zero_also_with_a_bias():

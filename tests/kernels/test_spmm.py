@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from nnsparse import jit, tiles
 from nnsparse.kernels import gemm
-from nnsparse.kernels.spmm import spmm, spmm_quads
+from nnsparse.kernels.spmm import GATE, PLAIN, RELU, spmm, spmm_quads
 from nnsparse.plan import Quads, build, positions
 from nnsparse.testing import (
     from_tiles_reference,
@@ -32,7 +32,9 @@ def poisoned(shape, dtype):
 IN_ORDER = np.empty(0, np.uint32)
 
 
-def launch(order, values, source, x, lanes, bias=None, rectify=False, n_out=None, group=2):
+def launch(
+    order, values, source, x, lanes, bias=None, rectify=False, n_out=None, group=2, gate=None
+):  # fmt: skip
     """Return the kernel's tiles for x (batch, n_in) and the weights values[source]."""
     batch = len(x)
     tiled = tiles.aligned(to_tiles_reference(x, lanes))
@@ -42,17 +44,19 @@ def launch(order, values, source, x, lanes, bias=None, rectify=False, n_out=None
     if bias is None:
         bias = np.zeros(n_out, x.dtype)
     out = poisoned((len(tiled), n_out, lanes), x.dtype)
-    pack = poisoned((order.pack_size if source.size else 0,), x.dtype)
+    pack = poisoned((jit.MAX_THREADS * order.room if source.size else 0,), x.dtype)
+    finish = RELU if rectify else PLAIN if gate is None else GATE
+    gate = tiled if gate is None else tiles.aligned(to_tiles_reference(gate, lanes))
     s = order
     if isinstance(order, Quads):
         spmm_quads(lanes, gemm.width(lanes, x.itemsize))(
-            values, source, pack, s.indices, s.counts, s.starts, s.firsts, s.panels, s.slab, group,
-            bias, valid, rectify, tiled, out,
+            values, source, pack, s.room, s.indices, s.counts, s.starts, s.firsts, s.panels, s.slab, group,
+            bias, valid, finish, gate, tiled, out,
         )  # fmt: skip
     else:
         spmm(lanes)(
-            values, source, pack, s.indices, s.pointers, s.outputs, s.panels, s.slab, group,
-            bias, valid, rectify, tiled, out,
+            values, source, pack, s.room, s.indices, s.pointers, s.outputs, s.panels, s.slab, group,
+            bias, valid, finish, gate, tiled, out,
         )  # fmt: skip
     return out
 
@@ -79,11 +83,12 @@ class Problem:
         n_out = self.topology.shape[0]
         return launch(order, self.planned, source, self.x, self.lanes, bias, rectify, n_out, group)
 
-    def transposed(self, group=2):
+    def transposed(self, group=2, gate=None):
         plan, n_in = self.plan, self.topology.shape[1]
         return launch(
-            plan.transposed, self.planned, plan.source, self.d, self.lanes, n_out=n_in, group=group
-        )
+            plan.transposed, self.planned, plan.source, self.d, self.lanes,
+            n_out=n_in, group=group, gate=gate,
+        )  # fmt: skip
 
     def check(self):
         w = self.topology.to_dense(self.values)
@@ -106,6 +111,17 @@ both = pytest.mark.parametrize("quads", [False, True], ids=["runs", "quads"])
 def test_both_products_match_their_twins_on_odd_topologies(name, quads):
     for batch in (1, 16, 37) if max(ODD[name].shape) < 2000 else (3,):
         Problem(ODD[name], batch, quads=quads).check()
+
+
+@both
+@pytest.mark.parametrize("name", ODD)
+def test_the_gradient_of_a_relu_is_taken_in_the_same_pass(name, quads):
+    batch = 37 if max(ODD[name].shape) < 2000 else 3
+    problem = Problem(ODD[name], batch, quads=quads)
+    gate = np.maximum(problem.x - 0.3, 0)
+    expected = from_tiles_reference(problem.transposed(), batch) * (gate > 0)
+    got = from_tiles_reference(problem.transposed(gate=gate), batch)
+    np.testing.assert_array_equal(got, expected)
 
 
 @both

@@ -13,7 +13,7 @@ from nnsparse.gradcheck import check_gradients
 from nnsparse.kernels import pointwise as kernels
 from nnsparse.ops import pointwise as ops
 from nnsparse.ops.layout import tile, untile
-from nnsparse.testing import bias_relu_backward_reference, to_tiles_reference
+from nnsparse.testing import to_tiles_reference
 
 ACTIVATIONS = {
     "relu": (ops.relu, lambda x: max(x, 0.0)),
@@ -213,42 +213,21 @@ def test_settings_that_are_no_numbers_are_refused() -> None:
     lanes=st.sampled_from([3, 16, 32, 64, 100, 128]),
     dtype=st.sampled_from([np.float32, np.float64]),
 )
-def test_bias_backward_writes_the_gate_and_its_sum_over_samples(batch, n, lanes, dtype) -> None:
-    y, g = np.maximum(samples(batch, n, dtype), 0), samples(batch, n, dtype, seed=1)
-    dz, dbias = bias_relu_backward_reference(g, y)
-    out, d = (tiles.aligned(to_tiles_reference(a, lanes)) for a in (y, g))
-    gated, bias = np.full(d.shape, np.nan, dtype), np.full(n, np.nan, dtype)
-    kernels.bias_backward(out, d, True, gated, bias)
-    np.testing.assert_array_equal(gated, to_tiles_reference(dz.astype(dtype), lanes))
+def test_sums_over_samples_are_those_of_numpy(batch, n, lanes, dtype) -> None:
+    g = samples(batch, n, dtype, seed=1)
+    out = np.full(n, np.nan, dtype)
+    kernels.sum_samples_kernel(tiles.aligned(to_tiles_reference(g, lanes)), out)
     tolerance = 150 * np.finfo(dtype).eps * np.abs(g).sum(0).max()
-    np.testing.assert_allclose(bias, dbias, rtol=0, atol=tolerance)
-    again = np.full(n, np.nan, dtype)
-    kernels.bias_backward(gated, gated, False, gated, again)
-    np.testing.assert_array_equal(again, bias)
+    np.testing.assert_allclose(out, g.sum(0, dtype=np.float64), rtol=0, atol=tolerance)
 
 
-def test_bias_backward_may_write_over_the_gradient_and_lets_nan_outputs_through() -> None:
-    for lanes in (16, 5):
-        out, g = tiles.zeros((1, 2, lanes)), tiles.zeros((1, 2, lanes))
-        out[0, 0, 1], out[0, 1, 2], g[...] = np.nan, 1.0, 3.0
-        bias = np.empty(2, np.float32)
-        kernels.bias_backward(out, g, True, g, bias)
-        assert np.argwhere(g).tolist() == [[0, 0, 1], [0, 1, 2]]
-        assert bias.tolist() == [3.0, 3.0]
-
-
-def test_bias_backward_gives_the_same_bits_on_any_number_of_threads() -> None:
-    out, g = (
-        tiles.aligned(to_tiles_reference(samples(500, 77, np.float32, s), 64)) for s in (0, 1)
-    )
-    results = []
+def test_sums_over_samples_have_the_same_bits_on_any_number_of_threads() -> None:
+    g = tiles.aligned(to_tiles_reference(samples(500, 77, np.float32, 1), 64))
+    results = np.full((2, 77), np.nan, np.float32)
     for threads in (1, 2):
         jit.set_num_threads(threads)
-        gated, bias = np.empty_like(g), np.empty(77, np.float32)
-        kernels.bias_backward(out, g, True, gated, bias)
-        results.append((gated, bias))
-    for first, second in zip(*results, strict=True):
-        np.testing.assert_array_equal(first, second)
+        kernels.sum_samples_kernel(g, results[threads - 1])
+    np.testing.assert_array_equal(results[0], results[1])
 
 
 def test_relu_gate_passes_the_gradient_where_the_output_is_positive_or_nan() -> None:
