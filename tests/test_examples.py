@@ -4,6 +4,7 @@ import importlib
 import json
 import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,15 @@ def mnist(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     yield importlib.import_module("mnist")
     for name in ("mnist", "_common"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def example(monkeypatch):
+    """Imports an example by its name."""
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    yield importlib.import_module
+    for name in ("pruning", "dynamic_sparse", "_sparse", "_common"):
         sys.modules.pop(name, None)
 
 
@@ -58,4 +68,64 @@ def test_the_mnist_example_learns_and_writes_what_it_printed(mnist, tmp_path, ca
 def test_a_bad_option_of_the_mnist_example_exits_with_2(mnist, argv):
     with pytest.raises(SystemExit) as error:
         mnist.main(argv)
+    assert error.value.code == 2
+
+
+SPARSE = ["--data", "digits", "--epochs", "2", "--hidden", "64", "32"]
+
+
+@pytest.mark.parametrize(
+    ("name", "recipes", "others"),
+    [
+        ("pruning", ["agp", "snip", "iterative"], ["dense"]),
+        ("dynamic_sparse", ["rigl", "set", "granet"], ["static", "dense"]),
+    ],
+)
+def test_a_sparse_example_learns_at_the_sparsity_asked_for_and_writes_what_it_printed(
+    example, name, recipes, others, tmp_path, capsys
+):
+    path, plot = tmp_path / "run.json", tmp_path / "run.png"
+    argv = [*SPARSE, "--sparsity", "0.8", "--json", str(path)]
+    if find_spec("matplotlib"):
+        argv += ["--plot", str(plot)]
+    example(name).main([*argv, "--recipe", *recipes])
+    results = json.loads(path.read_text(), parse_constant=pytest.fail)["results"]
+    assert [r["network"] for r in results] == [*recipes, *others]
+    assert [r["test_accuracy"] > 0.7 for r in results] == [True] * len(results)
+    size = 784 * 64 + 64 * 32 + 32 * 10
+    assert [r["nnz"] for r in results] == [round(0.2 * size)] * (len(results) - 1) + [size]
+    assert [len(r["updates"]) > 0 for r in results] == [True] * 3 + [False] * len(others)
+    printed = capsys.readouterr().out
+    for r in results:
+        assert f"{r['test_accuracy']:.2%}" in printed
+    assert not find_spec("matplotlib") or plot.stat().st_size > 10_000
+
+
+def test_a_network_that_is_too_sparse_to_learn_is_reported(example):
+    with pytest.raises(SystemExit, match=r"Did not learn: random\."):
+        example("pruning").main([*SPARSE, "--recipe", "random", "--sparsity", "0.999"])
+
+
+def test_a_recipe_that_does_not_fit_the_training_says_so_without_a_traceback(example):
+    argv = [*SPARSE, "--batch-size", "10000"]
+    with pytest.raises(SystemExit, match="rigl: no update is due: every 100 steps"):
+        example("dynamic_sparse").main(argv)
+
+
+@pytest.mark.parametrize("name", ["pruning", "dynamic_sparse"])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--recipe", "magic"],
+        ["--sparsity", "0"],
+        ["--hidden", "0"],
+        ["--epochs", "0"],
+        ["--refresh-every", "0"],
+        ["--lr", "nan"],
+        ["--threads", "0"],
+    ],
+)
+def test_a_bad_option_of_a_sparse_example_exits_with_2(example, name, argv):
+    with pytest.raises(SystemExit) as error:
+        example(name).main(argv)
     assert error.value.code == 2

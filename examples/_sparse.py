@@ -1,0 +1,280 @@
+"""What `pruning.py` and `dynamic_sparse.py` share: options, training one network, table, plot and JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _common import Split, table
+
+import nnsparse as ns
+from nnsparse import nn, optim, schedule, sparsify, train
+from nnsparse.data import DataLoader
+from nnsparse.sparsify import plots
+
+Data = tuple[Split, Split]
+
+
+@dataclass(frozen=True)
+class Network:
+    """What to train: a name, how to make the model, and its recipe for so many steps per epoch, if any."""
+
+    name: str
+    make: Callable[[], nn.Sequential]
+    recipe: Callable[[int], sparsify.Recipe] | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One network after training; a dense one, or one whose pattern stays, has no sparsifier."""
+
+    name: str
+    model: nn.Sequential
+    history: train.History
+    sparsifier: sparsify.Sparsifier | None
+
+    def summary(self) -> dict[str, Any]:
+        """Return what tables and JSON files show; times of updates are within the training time."""
+        densities = plots.layer_densities(self.model)
+        sizes = [m.in_features * m.out_features for m in affine(self.model)]
+        nnz = round(sum(d * n for d, n in zip(densities.values(), sizes, strict=True)))
+        report = self.sparsifier.report() if self.sparsifier else None
+        last = self.history["step_seconds"][-int(self.history["steps"][-1]) :]
+        return {
+            "network": self.name,
+            "test_accuracy": float(self.history["validation_accuracy"][-1]),
+            "nnz": nnz,
+            "sparsity": 1.0 - nnz / sum(sizes),
+            "bytes": ns.memory_report(self.model).weights_and_state,
+            "ms_per_step": 1e3 * float(np.median(last)),
+            "seconds": float(self.history["seconds"].sum()),
+            "updates": report.updates if report else 0,
+            "update_seconds": report.pruning + report.refreshing if report else 0.0,
+            "layers": densities,
+        }
+
+
+def affine(model: nn.Sequential) -> list[nn.Linear | nn.SparseLinear]:
+    """Return the layers with weights."""
+    return [layer for layer in model if isinstance(layer, nn.Linear | nn.SparseLinear)]
+
+
+def compare(networks: Sequence[Network], args: argparse.Namespace, data: Data) -> list[Trained]:
+    """Train all networks, one after the other, after a rehearsal on little data that compiles the kernels."""
+    print("Rehearsal, which compiles the kernels unless an earlier run did ...", flush=True)
+    small = argparse.Namespace(**{**vars(args), "batch_size": min(args.batch_size, 128)})
+    few = 10 * small.batch_size
+    (x, y), (x_test, y_test) = data
+    little = (x[:few], y[:few]), (x_test[:few], y_test[:few])
+    for network in networks:
+        learn(
+            network, small, little, epochs=15, progress=False
+        )  # 150 steps, updates are due at 100
+    return [learn(network, args, data, args.epochs) for network in networks]
+
+
+def learn(
+    network: Network, args: argparse.Namespace, data: Data, epochs: int, progress: bool = True
+) -> Trained:
+    """Train a network with SGD, momentum and a cosine schedule, and with its recipe, if it has one."""
+    train_data, test = data
+    name, model = network.name, network.make()
+    loader = DataLoader(train_data, batch_size=args.batch_size, rng=args.seed)
+    total = epochs * len(loader)
+    optimizer = optim.SGD(model.parameters(), lr=args.lr, momentum=args.momentum)
+    loss_fn = nn.CrossEntropyLoss()
+    updates: list[train.Update] = [optim.LRScheduler(optimizer, schedule.cosine(), total)]
+    sparsifier = None
+    if network.recipe is not None:
+        other = DataLoader(train_data, batch_size=args.batch_size, rng=args.seed + 1)
+        try:
+            sparsifier = sparsify.Sparsifier(
+                model,
+                optimizer,
+                network.recipe(len(loader)),
+                total,
+                loss_fn=loss_fn,
+                batches=list(islice(other, 10)),
+                rng=args.seed,
+                refresh_every=args.refresh_every,
+                swap=args.swap,
+            )
+        except ValueError as error:
+            raise SystemExit(f"{name}: {error}") from None
+        updates.insert(0, sparsifier)
+    if progress:
+        print(f"{name}:", flush=True)
+    try:
+        history = train.fit(
+            model,
+            loss_fn,
+            optimizer,
+            loader,
+            epochs=epochs,
+            validation=test,
+            updates=updates,
+            progress=progress,
+        )
+    except train.NonFiniteLossError as error:
+        raise SystemExit(f"{name}: {error}") from None
+    if history.interrupted:
+        print(history)
+        raise SystemExit(130)
+    return Trained(name, model, history, sparsifier)
+
+
+def results_table(runs: Sequence[Trained]) -> str:
+    """Return the summaries as a table; speed is that of the last epoch's steps, relative to the last run."""
+    rows = [["network", "test", "sparsity", "nnz", "weights + state", "ms/step"]]
+    rows[0] += ["speed", "training", "updates", "their time"]
+    summaries = [run.summary() for run in runs]
+    for s in summaries:
+        rows.append(
+            [s["network"], f"{s['test_accuracy']:.2%}", f"{s['sparsity']:.2%}", f"{s['nnz']:,}"]
+            + [f"{s['bytes'] / 1e6:.3f} MB", f"{s['ms_per_step']:.3f}"]
+            + [f"{summaries[-1]['ms_per_step'] / s['ms_per_step']:.2f}x", f"{s['seconds']:.2f} s"]
+            + [str(s["updates"]), f"{s['update_seconds']:.3f} s"]
+        )
+    return table(rows)
+
+
+def planned(sparsifier: sparsify.Sparsifier) -> schedule.Schedule:
+    """Return the recipe's sparsity as a function of the whole training's progress."""
+    recipe, total = sparsifier.recipe, sparsifier.total_steps
+    first = recipe.when.steps(total)[0]
+    before = recipe.start.sparsity(1.0) if recipe.start else 0.0
+
+    def sparsity(progress: float) -> float:
+        step = round(progress * total)
+        return before if step < first else recipe.sparsity(recipe.when.progress(step, total))
+
+    return sparsity
+
+
+def plot(runs: Sequence[Trained], title: str, path: Path) -> None:
+    """Draw sparsity over training (planned, and as it was), test accuracy, densities, and a first layer's mask."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 8), layout="constrained")
+    axes = figure.subplots(2, 2)
+    led = [run for run in runs if run.sparsifier]
+    plots.plot_schedule({run.name: planned(run.sparsifier) for run in led}, axes[0, 0])
+    for i, run in enumerate(led):
+        size = sum(target.size for target in run.sparsifier.targets)
+        records = run.sparsifier.history
+        steps = np.array([record.step for record in records]) / run.sparsifier.total_steps
+        percent = [100 * (1 - sum(record.counts) / size) for record in records]
+        axes[0, 0].plot(steps, percent, "o", color=f"C{i}", markersize=3)
+    axes[0, 0].set_title("sparsity: lines as planned, dots after each update")
+    for run in runs:
+        axes[0, 1].plot(
+            run.history["epoch"],
+            100 * run.history["validation_accuracy"],
+            "--." if run.sparsifier is None else "-o",
+            label=run.name,
+        )
+    axes[0, 1].set(xlabel="epoch", ylabel="test accuracy (%)")
+    axes[0, 1].xaxis.get_major_locator().set_params(integer=True)
+    axes[0, 1].grid(alpha=0.3)
+    axes[0, 1].legend()
+    plots.plot_densities({run.name: run.model for run in runs}, axes[1, 0])
+    axes[1, 0].get_legend().remove()  # the colours are those of the panel above
+    plots.plot_mask(led[0].model[0].weight.topology, axes[1, 1])
+    axes[1, 1].set_title(f"first layer, {led[0].name}: {axes[1, 1].get_title()}")
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+
+
+def write_json(runs: Sequence[Trained], data: str, args: argparse.Namespace, path: Path) -> None:
+    """Write options, summaries, histories and reports."""
+    results = [
+        {
+            **run.summary(),
+            "history": run.history.to_dict(),
+            "updates": [asdict(record) for record in run.sparsifier.history]
+            if run.sparsifier
+            else [],
+        }
+        for run in runs
+    ]
+    options = {key: str(value) for key, value in vars(args).items()}
+    path.write_text(json.dumps({"data": data, "options": options, "results": results}) + "\n")
+
+
+def finish(runs: Sequence[Trained], about: str, args: argparse.Namespace) -> None:
+    """Print the table, write what was asked for, and see whether all have learned."""
+    print("\n" + results_table(runs))
+    for run in runs:
+        if run.sparsifier:
+            print(f"\n{run.sparsifier.report()}")
+    if args.json:
+        write_json(runs, about, args, args.json)
+    if args.plot:
+        plot(runs, about, args.plot)
+    poor = [run.name for run in runs if not run.summary()["test_accuracy"] > 0.5]
+    if poor:
+        raise SystemExit(
+            f"Did not learn: {', '.join(poor)}. Try a lower --sparsity or another --lr."
+        )
+
+
+def parse(
+    argv: list[str] | None, about: str, recipes: Mapping[str, Callable[..., Any]], default: str
+) -> argparse.Namespace:
+    """Read and check the options."""
+    p = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    p.add_argument(
+        "--recipe",
+        nargs="+",
+        choices=recipes,
+        default=[default],
+        metavar="NAME",
+        help="one or more of: " + ", ".join(recipes),
+    )
+    p.add_argument("--sparsity", type=float, default=0.9, help="of all weights together")
+    p.add_argument("--data", choices=["auto", "mnist", "digits"], default="auto")
+    p.add_argument("--hidden", type=int, nargs="+", default=[300, 100], help="hidden layers' sizes")
+    p.add_argument("--epochs", type=int, default=5)
+    p.add_argument("--batch-size", type=int, default=100)
+    p.add_argument("--lr", type=float, default=0.1)
+    p.add_argument("--momentum", type=float, default=0.9)
+    p.add_argument(
+        "--refresh-every",
+        type=int,
+        metavar="R",
+        help="compress patterns every R steps only (default: at each update)",
+    )
+    p.add_argument(
+        "--swap", action="store_true", help="keep layers on the dense kernels while that is faster"
+    )
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--threads", type=int, help="default: all cores")
+    p.add_argument("--json", type=Path, help="write options, results and every loss there")
+    p.add_argument("--plot", type=Path, help="draw curves there (needs matplotlib)")
+    args = p.parse_args(argv)
+    if not 0 < args.sparsity < 1:
+        p.error(f"--sparsity expects a fraction between 0 and 1; got {args.sparsity:g}")
+    if min(args.hidden) < 1:
+        p.error("--hidden expects sizes of at least 1")
+    if args.epochs < 1 or args.batch_size < 1 or args.seed < 0:
+        p.error("--epochs and --batch-size expect at least 1, --seed at least 0")
+    if args.refresh_every is not None and args.refresh_every < 1:
+        p.error("--refresh-every expects at least 1")
+    if not (0 < args.lr < float("inf") and 0 <= args.momentum < 1):
+        p.error("--lr expects a number above 0, --momentum one from 0 to below 1")
+    if args.plot and find_spec("matplotlib") is None:
+        p.error("--plot needs matplotlib: pip install 'nnsparse[plot]'")
+    try:
+        ns.set_num_threads(ns.get_num_threads() if args.threads is None else args.threads)
+    except ValueError as error:
+        p.error(f"--threads: {error}")
+    return args

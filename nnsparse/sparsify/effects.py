@@ -1,0 +1,157 @@
+"""What a method does at every step, beside moving weights: SR-STE's and Top-KAST's masks and penalties.
+
+An effect is a frozen dataclass with two methods. Called, after `backward` and before `optimizer.step`, it adds to the
+gradients; `refresh`, after `optimizer.step`, looks at the new weights. Masks live in `weight.buffers["forward"]`, which
+`SparseLinear` multiplies with; `harden` turns them into topologies. `group_lasso` holds another effect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnsparse.allocation import exact_count
+from nnsparse.kernels.select import largest
+from nnsparse.sparsify.context import Context, Target
+from nnsparse.sparsify.units import Mask, NofM, subset
+
+Array = NDArray[Any]
+
+
+class Effect(Protocol):
+    """What happens at every step of training; frozen, all state is in the parameters' buffers."""
+
+    def __call__(self, context: Context) -> None:
+        """Add to `weight.grad` of each target that has one; after `backward`, before `optimizer.step`."""
+
+    def refresh(self, context: Context, lr: float) -> None:
+        """Look at the new weights, after every `optimizer.step` with its learning rate; before the first with 0."""
+
+
+@dataclass(frozen=True)
+class SrSte:
+    """Sparse-refined straight-through estimator: dense weights, of which the forward pass sees n of every m.
+
+    The mask follows the weights at every step, gradients reach all weights, and those that the forward pass does not
+    see decay: g ← g + λ(1 − mask) ⊙ w.
+
+    Parameters
+    ----------
+    unit : NofM
+    decay : float
+        λ, at least 0.
+
+    Raises
+    ------
+    ValueError
+        If decay is negative or not finite.
+
+    Notes
+    -----
+    Source: Zhou et al., Learning N:M fine-grained structured sparse neural networks from scratch, 2021, eq. 7, with
+    their λ = 2·10⁻⁴. The layers are to hold all weights (`prunable`); `harden` makes them N:M for good.
+    """
+
+    unit: NofM = field(default_factory=lambda: NofM(2, 4))
+    decay: float = 2e-4
+
+    def __post_init__(self) -> None:
+        _check_decay("SrSte", self.decay)
+
+    def __call__(self, context: Context) -> None:
+        """Add λ(1 − mask) ⊙ w to the gradients."""
+        for target in context.targets:
+            _add_penalty(target, 0.0, self.decay)
+
+    def refresh(self, context: Context, lr: float = 0.0) -> None:
+        """Set each forward mask to the n largest |w| of every m inputs."""
+        for target in context.targets:
+            scores = np.abs(target.canonical())
+            set_forward(target, self.unit.best(target.topology, scores))
+
+
+@dataclass(frozen=True)
+class TopKast:
+    """Top-KAST's two sets: the forward pass sees A, the largest weights; gradients reach all stored weights, B ⊃ A.
+
+    The penalty λ(Σ_A w² + Σ_{B∖A} w² / D), with D = |A| / positions of the layer, pulls down what A does not use.
+
+    Parameters
+    ----------
+    share : float in [0, 1]
+        |A| / |B| in each layer, at least one weight: (1 − s_forward) / (1 − s_backward).
+    decay : float
+        λ, at least 0.
+    every : int
+        Steps from one choice of A to the next, at least 1.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range.
+
+    Notes
+    -----
+    Source: Jayakumar et al., Top-KAST: top-K always sparse training, 2020, sec. 2.3, as sums of squares. Differences:
+    A is a fixed share of each layer's B, so that any allocation of B serves; B changes only where a recipe moves it.
+    """
+
+    share: float
+    decay: float = 1e-4
+    every: int = 100
+
+    def __post_init__(self) -> None:
+        _check_decay("TopKast", self.decay)
+        if not 0.0 <= self.share <= 1.0:
+            raise ValueError(f"TopKast expects share in [0, 1], |A| / |B|; got {self.share!r}.")
+        if self.every < 1:
+            raise ValueError(f"TopKast expects every >= 1 steps; got {self.every!r}.")
+
+    def __call__(self, context: Context) -> None:
+        """Add 2λw on A and 2λw / D on B∖A to the gradients."""
+        for target in context.targets:
+            d = self._count(target) / max(target.size, 1)
+            if d:
+                _add_penalty(target, 2 * self.decay, 2 * self.decay / d)
+
+    def refresh(self, context: Context, lr: float = 0.0) -> None:
+        """Choose A anew if `context.step` is a multiple of `every`, or a layer has no mask yet."""
+        for target in context.targets:
+            if context.step % self.every == 0 or "forward" not in target.weight.buffers:
+                set_forward(target, largest(np.abs(target.canonical()), self._count(target)))
+
+    def _count(self, target: Target) -> int:
+        return min(target.nnz, max(1, exact_count(target.nnz, density=self.share)))
+
+
+def set_forward(target: Target, mask: Mask) -> None:
+    """Let the forward pass see only the weights where `mask`, (nnz,) in canonical order, is true."""
+    weight = target.weight
+    weight.buffers["forward"] = weight.planned(mask.astype(weight.dtype))
+
+
+def harden(target: Target) -> None:
+    """Drop for good the weights that the forward pass does not see; the layer's function stays as it is."""
+    weight = target.weight
+    mask = weight.buffers.pop("forward", None)
+    if mask is not None:
+        weight.move_to(subset(weight.topology, weight.canonical(mask) != 0))
+
+
+def _add_penalty(target: Target, seen: float, unseen: float) -> None:
+    """Add seen · w where the forward pass sees a weight, unseen · w elsewhere, to the gradient if there is one."""
+    weight = target.weight
+    mask = weight.buffers.get("forward")
+    if weight.grad is None or mask is None:
+        return
+    number = weight.dtype.type
+    penalty = np.where(mask != 0, number(seen), number(unseen)) * weight.data
+    weight.grad = weight.grad + penalty  # not in place: it may be somebody else's array too
+
+
+def _check_decay(who: str, decay: float) -> None:
+    if not 0.0 <= decay < float("inf"):
+        raise ValueError(f"{who} expects decay >= 0 and finite; got {decay!r}.")

@@ -1,0 +1,300 @@
+"""`Sparsifier`: runs a recipe beside a training, one call of `step` after each `optimizer.step`.
+
+What an update changes is worked out in `update`, how it is stored in `holding`, what is saved in `resume`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+import numpy as np
+
+from nnsparse.nn.module import Module
+from nnsparse.optim.optimizer import Optimizer, State
+from nnsparse.sparsify import resume
+from nnsparse.sparsify.checks import check_arguments, check_totals, seed_of, targets_of
+from nnsparse.sparsify.context import Batch, Context, LossFunction
+from nnsparse.sparsify.copies import REWIND, START, forget_copy, keep_copy, return_to_copy
+from nnsparse.sparsify.effects import Effect, harden
+from nnsparse.sparsify.holding import (
+    Crossover,
+    alive_count,
+    alive_topology,
+    apply,
+    compress,
+    hold,
+)
+from nnsparse.sparsify.recipe import Recipe
+from nnsparse.sparsify.report import Explored, Record, Report, Stopwatch, bare, make_report
+from nnsparse.sparsify.storage import Storage
+from nnsparse.sparsify.units import Weight
+from nnsparse.sparsify.update import changes_nothing, check_taps, propose, sparsities, total_count
+
+
+@final
+class Sparsifier:
+    """Makes and moves the sparsity of a model while it is trained.
+
+    Make it after the optimizer, and call `step()` once after each `optimizer.step()`, like a learning-rate scheduler.
+    The parameters stay the same objects; survivors keep their values and the optimizer's state of them bit for bit.
+
+    Parameters
+    ----------
+    model : Module
+        With sparse layers: `nn.mlp(..., sparsity=...)`, or `prunable(model)` to begin with all weights.
+    optimizer : Optimizer
+        Over the model's parameters. It is never called; its state follows the weights.
+    recipe : Recipe
+        From `recipes` or `dynamic`, such as `agp(0.9)`.
+    total_steps : int
+        Steps of the whole training, epochs × batches per epoch.
+    loss_fn, batches :
+        For criteria that need data: (output, y) -> loss, and a list of (x, y).
+    rng : int, numpy.random.Generator or None
+        Seed of all that is drawn: an update's draws depend on it, the step and the layer only.
+    refresh_every : int, optional
+        R: compress patterns at multiples of R steps only (and after the last update). Until then what is dropped is
+        held at zero, which computes the same and saves the building of a plan. Default: at each update, as growing
+        methods, and units other than weights, do anyway.
+    skip : sequence of str
+        Names of sparse layers to leave alone.
+    swap : bool or Crossover
+        Keep layers full, on the dense kernels, while that is faster; after the last step all are compressed.
+
+    Attributes
+    ----------
+    steps : int
+        Training steps done.
+    targets : tuple of Target
+        The layers that the recipe works on.
+    history : list of Record
+        One for each update.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit; the message names it.
+
+    Notes
+    -----
+    Updates at step 0, and the way to a recipe's first sparsity, are made at once. A `Sparsifier` sets `layer.taps`
+    for the steps whose gradients growth looks at.
+
+    Examples
+    --------
+    >>> from nnsparse import nn, optim
+    >>> from nnsparse.sparsify.recipes import magnitude
+    >>> model = nn.Sequential(nn.SparseLinear(100, 50, density=1, rng=0))
+    >>> optimizer = optim.SGD(model.parameters(), lr=0.1)
+    >>> sparsifier = Sparsifier(model, optimizer, magnitude(0.9), total_steps=1000)
+    >>> model[0].nnz
+    500
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        optimizer: Optimizer,
+        recipe: Recipe,
+        total_steps: int,
+        *,
+        loss_fn: LossFunction | None = None,
+        batches: Sequence[Batch] = (),
+        rng: np.random.Generator | int | None = 0,
+        refresh_every: int | None = None,
+        skip: Sequence[str] = (),
+        swap: bool | Crossover = False,
+    ) -> None:
+        check_arguments(model, optimizer, recipe, total_steps, refresh_every)
+        self.model, self.optimizer, self.recipe = model, optimizer, recipe
+        self.total_steps, self.steps = total_steps, 0
+        self.targets = targets_of(model, optimizer, skip)
+        self.history: list[Record] = []
+        self._loss_fn, self._batches, self._seed = loss_fn, batches, seed_of(rng)
+        self._due = recipe.when.steps(total_steps)
+        crossover = swap if isinstance(swap, Crossover) else Crossover() if swap else None
+        check_totals(recipe, self._due, total_steps, self.targets)
+        self._storage = Storage(refresh_every, (self._due[-1], total_steps), crossover)
+        if recipe.needs_data:
+            self._context(0).data(recipe.name)
+        if recipe.remember:
+            keep_copy((target.weight for target in self.targets), START)
+        self._explored: list[Explored] = []
+        if recipe.start is not None:
+            check_totals(recipe.start, (0,), total_steps, self.targets)
+            self._update(recipe.start)
+        self._after_step()
+        # What begins here is the training; the way to its first pattern is no exploration.
+        self._first = [bare(alive_topology(target)) for target in self.targets]
+        self._explored = [Explored(topology) for topology in self._first]
+        self._set_taps()
+
+    # ------------------------------------------------------------ the training loop's side
+
+    @property
+    def due(self) -> bool:
+        """Whether the training step now being made, or about to be, ends with an update."""
+        return self.steps + 1 in self._due
+
+    @property
+    def replaces_step(self) -> bool:
+        """Whether that update is to take the place of `optimizer.step()`, as in RigL; the loop may follow or not."""
+        recipe, step = self.recipe, self.steps + 1
+        return recipe.replaces_step and self.due and self._fraction(recipe, step) > 0.0
+
+    def before_step(self) -> None:
+        """Add what the recipe adds to gradients: after `backward`, before `optimizer.step`; most add nothing."""
+        context = self._context(self.steps + 1)
+        for effect in self._effects(self.steps + 1):
+            effect(context)
+
+    def step(self) -> None:
+        """Count a training step, keep held weights at zero, and make the update if one is due.
+
+        Raises
+        ------
+        ValueError
+            After `total_steps` calls; if a part of the recipe lacks what it needs (data, momentum, gradients).
+        """
+        if self.steps >= self.total_steps:
+            raise ValueError(
+                f"Sparsifier expects at most total_steps={self.total_steps} calls of step(). Train for fewer steps, "
+                "or pass epochs × batches per epoch."
+            )
+        for target in self.targets:
+            hold(target.weight, self._slots)
+        self.steps += 1
+        try:
+            self._after_step()
+        except Exception:
+            self.steps -= 1  # nothing was applied: whoever mends the cause may call again
+            raise
+        self._set_taps()
+
+    def report(self) -> Report:
+        """Return the present state of the layers, and what the updates cost so far."""
+        name, explored = self.recipe.name, [e.all() for e in self._explored]
+        return make_report(name, self.steps, self.targets, self._first, explored, self.history)
+
+    def state_dict(self) -> State:
+        """Return what a later run needs to go on bit for bit, beside the states of model and optimizer."""
+        n = {"steps": self.steps, "total_steps": self.total_steps, "seed": self._seed}
+        explored = [e.all() for e in self._explored]
+        return resume.collect(n, self.model, self._first, explored, self.history)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned; on an error nothing has changed.
+
+        Load the states of model and optimizer first.
+
+        Raises
+        ------
+        ValueError
+            If something is missing or does not fit.
+        """
+        loaded = resume.check(state, self.model, self.targets, self.total_steps)
+        loaded.apply()
+        self.steps, self._seed = loaded.steps, loaded.seed
+        self._first, self.history = loaded.first, loaded.history
+        self._explored = [Explored(topology) for topology in loaded.explored]
+        self._set_taps()
+
+    # ------------------------------------------------------------ what happens after a step
+
+    def _after_step(self) -> None:
+        """Do all that follows training step `steps`: rewind copies, the effects, the update or the refresh."""
+        recipe, step = self.recipe, self.steps
+        if recipe.rewind is not None and step == round(recipe.rewind * self.total_steps):
+            keep_copy(self.model.parameters(), REWIND)
+        effects, context = self._effects(step), self._context(step)
+        for effect in effects if step else ():
+            effect.refresh(context, self.optimizer.lr)
+        if step in self._due:
+            self._update(recipe)
+            if recipe.rewind is not None:
+                self._return()
+        elif self._storage.refresh_every is not None and self._storage.refreshes(step):
+            lap = Stopwatch()
+            if self._storage.settle(self.targets, step):
+                self._record(0, 0.0, lap())
+        for effect in effects if step == 0 or step in self._due else ():
+            effect.refresh(context, 0.0)  # masks of the new patterns
+        if step == self.total_steps:
+            for target in self.targets:
+                compress(target)
+                harden(target)
+
+    def _update(self, recipe: Recipe) -> None:
+        """Make one update of `recipe` at the present step, in as many rounds as it says."""
+        lap, seconds, grown = Stopwatch(), [0.0, 0.0], 0  # of choosing weights, of moving patterns
+        whole = not isinstance(recipe.unit, Weight)  # such units see stored weights only
+        for target in self.targets if whole else ():
+            compress(target)
+        seconds[True] += lap()
+        fraction = self._fraction(recipe, self.steps)
+        wanted = sparsities(recipe, self.steps, self.total_steps)
+        for number, sparsity in enumerate(wanted, 1):
+            context = self._context(self.steps)
+            total = total_count(context, sparsity)
+            if changes_nothing(context, recipe, total, fraction):
+                continue
+            if recipe.needs_taps:
+                check_taps(context, recipe)
+            changes = propose(context, recipe, total, fraction)
+            seconds[False] += lap()
+            compressing = whole or (number == len(wanted) and self._storage.refreshes(self.steps))
+            for target, change in zip(self.targets, changes, strict=True):
+                moved = apply(target, change, self._slots, compressing, self._storage.crossover)
+                seconds[moved] += lap()
+            grown += sum(change.n_grown for change in changes)
+            for explored, change in zip(self._explored, changes, strict=False):
+                explored.add(change.grown)
+        self._storage.settle(self.targets, self.steps)
+        self._record(grown, seconds[False], seconds[True] + lap())
+
+    def _return(self) -> None:
+        """Return to the weights kept for rewinding; after the last update they are needed no more."""
+        parameters = list(self.model.parameters())
+        return_to_copy(parameters, REWIND, self.optimizer)
+        for target in self.targets:
+            hold(target.weight)
+        if self.steps == self._due[-1]:
+            forget_copy(parameters, REWIND)
+
+    def _record(self, grown: int, choosing: float, moving: float) -> None:
+        """Note what an update or a refresh did."""
+        counts = tuple(alive_count(target) for target in self.targets)
+        self.history.append(Record(self.steps, counts, grown, choosing, moving))
+
+    def _fraction(self, recipe: Recipe, step: int) -> float:
+        """Return which part of each layer an update after `step` replaces."""
+        if recipe.drop_fraction is None:
+            return 0.0
+        return recipe.drop_fraction(step / self.total_steps)
+
+    def _effects(self, step: int) -> tuple[Effect, ...]:
+        """Return what acts at training step `step`."""
+        recipe = self.recipe
+        return recipe.effects if step <= recipe.effects_until * self.total_steps else ()
+
+    def _context(self, step: int) -> Context:
+        return Context(
+            self.model,
+            self.targets,
+            self._loss_fn,
+            self._batches,
+            self._seed,
+            step,
+            tuple(target.layer.taps or [] for target in self.targets),
+        )
+
+    @property
+    def _slots(self) -> tuple[str, ...]:
+        return tuple(self.optimizer.settings.slots)
+
+    def _set_taps(self) -> None:
+        """Let the layers note their gradients in the next step if growth will ask for them."""
+        wanted = self.recipe.needs_taps and self.due
+        for target in self.targets:
+            target.layer.taps = [] if wanted else None

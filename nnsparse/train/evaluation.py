@@ -1,0 +1,108 @@
+"""Loss and accuracy on data that is not trained on: `evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nnsparse.autograd import Tensor, no_grad
+from nnsparse.data import DataLoader
+from nnsparse.nn.losses import BCEWithLogitsLoss
+from nnsparse.nn.module import Module
+
+Array = NDArray[Any]
+LossFunction: TypeAlias = Callable[[Tensor, Any], Tensor]  # (outputs, y) -> a single number
+Data: TypeAlias = DataLoader | tuple[ArrayLike, ArrayLike]  # a pair is (X, y)
+
+
+class Evaluation(NamedTuple):
+    """A model on one data set; NaN stands for what does not apply.
+
+    Attributes
+    ----------
+    loss : float
+    accuracy : float
+        Fraction in [0, 1].
+    """
+
+    loss: float
+    accuracy: float
+
+
+def evaluate(model: Module, loss_fn: LossFunction | None, data: Data) -> Evaluation:
+    """Return loss and accuracy on all samples of a data set, in evaluation mode and without recording.
+
+    Parameters
+    ----------
+    model : Module
+        Stays in its mode.
+    loss_fn : callable or None
+        (outputs (n, n_out), y) -> a single number, called once on all samples. None: no loss.
+    data : DataLoader or (X, y)
+        X (n, n_in), y (n,) or (n, n_targets). Of a loader, all samples count, also those that `drop_last` leaves
+        out, and its `epoch` stays.
+
+    Returns
+    -------
+    Evaluation
+        (loss, accuracy). Accuracy is the share of samples whose largest output is at their label, for integer labels
+        (n,) and two outputs or more; with `BCEWithLogitsLoss` the share of outputs on the target's side of one half;
+        NaN for anything else.
+
+    Raises
+    ------
+    TypeError
+        If `data` is neither a loader nor a pair.
+    ValueError
+        If X and y differ in length, or do not fit the model or the loss.
+
+    Examples
+    --------
+    >>> from nnsparse import nn
+    >>> model = nn.Sequential(nn.ReLU())
+    >>> evaluate(model, None, (np.eye(3), [0, 1, 0]))
+    Evaluation(loss=nan, accuracy=0.6666666666666666)
+    """
+    x, y = arrays("evaluate", data)
+    outputs = model.predict(x)
+    loss = np.nan
+    if loss_fn is not None:
+        with no_grad():
+            loss = loss_fn(Tensor(outputs), y).item()
+    return Evaluation(loss, accuracy(outputs, y, loss_fn))
+
+
+def accuracy(outputs: Array, y: Array, loss_fn: LossFunction | None = None) -> float:
+    """Return the share of right answers as `evaluate` counts them, NaN where that means nothing.
+
+    Parameters
+    ----------
+    outputs : (n, n_out)
+    y : (n,) or (n, n_targets)
+    loss_fn : callable or None
+        Tells whether the outputs are logits of independent yes-or-no answers.
+    """
+    if isinstance(loss_fn, BCEWithLogitsLoss):
+        return float(((outputs > 0) == (np.reshape(y, outputs.shape) > 0.5)).mean())
+    if y.ndim == 1 and y.dtype.kind in "iu" and outputs.ndim == 2 and outputs.shape[1] > 1:
+        return float((outputs.argmax(axis=1) == y).mean())
+    return float("nan")
+
+
+def arrays(who: str, data: Data) -> tuple[Array, Array]:
+    """Return (X, y) of a loader or a pair, or say what `who` expects."""
+    if isinstance(data, DataLoader):
+        return data.x, data.y
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise TypeError(
+            f"{who} expects data as a DataLoader or a pair (X, y); got {type(data).__name__}"
+        )
+    x, y = np.asarray(data[0]), np.asarray(data[1])
+    if x.ndim != 2 or y.ndim not in (1, 2) or len(x) != len(y):
+        raise ValueError(
+            f"{who} expects X (n, n_in) and one target per row; got X of shape {x.shape} and y of shape {y.shape}"
+        )
+    return x, y

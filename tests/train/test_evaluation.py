@@ -1,0 +1,73 @@
+"""`evaluate`: loss and accuracy on all samples, leaving no trace."""
+
+import numpy as np
+import pytest
+
+from nnsparse import data, nn
+from nnsparse.train import evaluate
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((50, 6)).astype(np.float32)
+Y = RNG.integers(0, 3, 50)
+
+
+def model():
+    return nn.mlp([6, 20, 3], sparsity=[0.5, None], rng=0)
+
+
+def test_loss_and_accuracy_are_those_of_all_samples_at_once():
+    m = model()
+    z = m.predict(X).astype(np.float64)
+    expected = (np.log(np.exp(z).sum(1)) - z[np.arange(50), Y]).mean()
+    loss, accuracy = evaluate(m, nn.CrossEntropyLoss(), (X, Y))
+    assert loss == pytest.approx(expected, rel=1e-5)
+    assert accuracy == (z.argmax(1) == Y).mean()
+
+
+def test_a_loader_counts_all_its_samples_and_stays_at_its_epoch():
+    loader = data.DataLoader((X, Y), batch_size=32, drop_last=True, rng=0)
+    m = model()
+    assert evaluate(m, nn.CrossEntropyLoss(), loader) == evaluate(m, nn.CrossEntropyLoss(), (X, Y))
+    assert loader.epoch == 0
+
+
+def test_dropout_is_off_and_modes_and_gradients_stay():
+    m = nn.Sequential(nn.Linear(6, 40, rng=0), nn.Dropout(0.5, rng=0), nn.Linear(40, 3, rng=1))
+    first, second = (evaluate(m, nn.CrossEntropyLoss(), (X, Y)) for _ in range(2))
+    assert first == second
+    assert m.training
+    assert all(p.grad is None for p in m.parameters())
+
+
+def test_without_a_loss_function_there_is_accuracy_alone():
+    loss, accuracy = evaluate(model(), None, (X, Y))
+    assert np.isnan(loss)
+    assert 0 < accuracy < 1
+
+
+def test_real_targets_have_no_accuracy():
+    m = nn.Sequential(nn.Linear(6, 3, rng=0))
+    loss, accuracy = evaluate(m, nn.MSELoss(), (X, np.zeros((50, 3))))
+    assert loss == pytest.approx((m.predict(X) ** 2).mean())
+    assert np.isnan(accuracy)
+
+
+@pytest.mark.parametrize("shape", [(50,), (50, 1)])
+def test_yes_or_no_answers_are_right_on_the_targets_side_of_one_half(shape):
+    m = nn.Sequential(nn.Linear(6, 1, rng=0))
+    target = RNG.integers(0, 2, shape)
+    _, accuracy = evaluate(m, nn.BCEWithLogitsLoss(), (X, target))
+    assert accuracy == ((m.predict(X)[:, 0] > 0) == target.ravel()).mean()
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "message"),
+    [
+        (X, TypeError, "a DataLoader or a pair"),
+        ((X, Y[:-1]), ValueError, r"one target per row; got X of shape \(50, 6\)"),
+        ((X[0], Y), ValueError, "one target per row"),
+    ],
+)
+def test_data_of_another_kind_is_refused(bad, error, message):
+    with pytest.raises(error, match=message):
+        evaluate(model(), None, bad)
