@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--threads", type=_common.at_least(1), default=threads, help="default %(default)s"
     )
-    p.add_argument("--repeats", type=_common.at_least(3), help="rounds of every part, >= 3")
+    p.add_argument("--repeats", type=_common.at_least(3), help="rounds of every part that has some")
     p.add_argument("--rivals", type=rivals, metavar="A,B", help=f"of {', '.join(known_rivals())}")
     # Checked behind --list, which must not make a folder.
     p.add_argument("--results", default=str(RESULTS), metavar="DIR", help="default %(default)s")

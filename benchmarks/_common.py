@@ -179,6 +179,25 @@ def sparsity(text: str) -> float:
     return value
 
 
+def fraction(text: str) -> float:
+    """Parse a number from 0 to below 1, an argparse type."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to below 1; got {text!r}")
+    return value
+
+
+def sparsities(text: str) -> tuple[float, ...]:
+    """Parse a comma-separated list of fractions of zeros, an argparse type."""
+    found = tuple(dict.fromkeys(sparsity(part) for part in text.split(",") if part.strip()))
+    if not found:
+        raise argparse.ArgumentTypeError("no sparsity given")
+    return found
+
+
 def names(known: Sequence[str], kind: str) -> Callable[[str], tuple[str, ...]]:
     """Return an argparse type: a comma-separated list of some of `known`."""
 

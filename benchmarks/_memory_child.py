@@ -2,11 +2,13 @@
 
 SETTINGS is JSON: sizes, sparsity (of all layers but the last), batch, rows, steps, momentum,
 threads, seed. Trains a small network of the same layers first, so that code, threads and libraries
-are in memory; then the network itself. Prints one line of JSON, bytes by name.
+are in memory; then the network itself, whose steps, once all is measured, are watched for what they
+allocate. Prints one line of JSON, bytes by name.
 """
 
 import json
 import sys
+from dataclasses import asdict
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -15,11 +17,13 @@ from typing import Any
 import numpy as np
 
 import nnsparse as ns
+from benchmarks._allocations import steady
 from benchmarks._networks import our_loop, torch_loop
 from benchmarks._task import Task
 from nnsparse import nn
 
 SMALL = 64  # features of the small network's layers, at most
+WATCHED, UNWATCHED = 20, 3  # steady steps
 KINDS = ("values", "gradient", "state", "indices", "maps", "pointers", "scratch")
 
 
@@ -60,8 +64,8 @@ def reset() -> bool:
 
 def ours(
     sizes: list[int], s: dict[str, Any], sparse: bool, kind: Any = nn.Linear
-) -> dict[str, int]:
-    """Train our network; return its bytes by kind."""
+) -> tuple[dict[str, int], nn.Sequential]:
+    """Train our network; return its bytes by kind, and itself."""
     sparsity = [*[s["sparsity"]] * (len(sizes) - 2), None] if sparse else None
     model = nn.mlp(sizes, sparsity=sparsity, rng=s["seed"])
     if kind is not nn.Linear:
@@ -70,10 +74,10 @@ def ours(
         model = nn.Sequential(*layers[:-1])
     _train(our_loop(_task(sizes, s, model), model), s)
     report = ns.memory_report(model)
-    return {name: sum(getattr(layer, name) for layer in report.layers) for name in KINDS}
+    return {name: sum(getattr(layer, name) for layer in report.layers) for name in KINDS}, model
 
 
-def torch(sizes: list[int], s: dict[str, Any]) -> dict[str, int]:
+def torch(sizes: list[int], s: dict[str, Any]) -> tuple[dict[str, int], None]:
     """Train torch's dense network; return its bytes by kind."""
     torch = import_module("torch")
     torch.set_num_threads(s["threads"])
@@ -84,7 +88,8 @@ def torch(sizes: list[int], s: dict[str, Any]) -> dict[str, int]:
     _train(torch_loop(_task(sizes, s, nn.Sequential()), model), s)
     values = sum(p.nbytes for p in model.parameters())
     state = values if s["momentum"] else 0
-    return {**dict.fromkeys(KINDS, 0), "values": values, "gradient": values, "state": state}
+    kinds = {**dict.fromkeys(KINDS, 0), "values": values, "gradient": values, "state": state}
+    return kinds, None
 
 
 def _task(sizes: list[int], s: dict[str, Any], model: nn.Sequential) -> Task:
@@ -99,8 +104,16 @@ def _train(step: Any, s: dict[str, Any]) -> None:
         step()
 
 
-def main(rival: str, s: dict[str, Any]) -> dict[str, int]:
-    """Return bytes: resident before, peak while training, data, and by kind."""
+def allocations(model: nn.Sequential, s: dict[str, Any]) -> dict[str, Any]:
+    """Return what steady steps of our network allocate, all of one epoch: its order is drawn before."""
+    n = 2 * (WATCHED + UNWATCHED)
+    task = _task(s["sizes"], {**s, "rows": n * s["batch"]}, model)
+    found = steady(our_loop(task, model), WATCHED, UNWATCHED)
+    return {f"step_{name}": value for name, value in asdict(found).items()}
+
+
+def main(rival: str, s: dict[str, Any]) -> dict[str, Any]:
+    """Return bytes: resident before, peak while training, data, by kind, and of a steady step."""
     train = {
         "nnsparse": lambda sizes: ours(sizes, s, True),
         "dense": lambda sizes: ours(sizes, s, False),
@@ -110,14 +123,10 @@ def main(rival: str, s: dict[str, Any]) -> dict[str, int]:
     ns.set_num_threads(s["threads"])
     train([min(n, SMALL) for n in s["sizes"]])
     before, exact = resident(), reset()
-    kinds = train(s["sizes"])
-    return {
-        "before": before,
-        "peak": peak(),
-        "exact": exact,
-        "data": 4 * s["rows"] * s["sizes"][0],
-        **kinds,
-    }
+    kinds, model = train(s["sizes"])
+    found = {"before": before, "peak": peak(), "exact": exact}
+    found |= {"data": 4 * s["rows"] * s["sizes"][0], **kinds}
+    return found if model is None else found | allocations(model, s)
 
 
 if __name__ == "__main__":

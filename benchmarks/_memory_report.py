@@ -11,6 +11,7 @@ from benchmarks._common import number, table
 
 KINDS = ("values", "gradient", "state", "indices", "maps", "pointers", "scratch")
 BASELINES = ("torch", "dense", "numpy")
+LARGEST = 4096  # bytes, of one block of a steady step
 GOAL = 6  # times less than dense
 
 
@@ -36,6 +37,7 @@ def report(result: Mapping[str, Any]) -> str:
         f"## Counted\n\n{_counted(result)}",
         "MB. Scratch: gathered values per thread. Activations: input and output of every layer, and "
         "the outputs' gradients. Rest: the growth that is none of these, temporaries and fragments.",
+        _steady(result["results"]),
         *result["skipped"],
     ]
     if not all(row["exact"] for row in result["results"].values()):
@@ -79,6 +81,25 @@ def _counted(result: Mapping[str, Any]) -> str:
     kinds = list(next(iter(rows.values())))
     cells = [[name, *(_mb(size) for size in parts.values())] for name, parts in rows.items()]
     return table(["rival", *kinds], cells)
+
+
+def _steady(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return what steady steps allocate; nothing for results older than this."""
+    cells = [
+        [name, str(row["step_largest"]), row["step_where"], str(row["step_growth"])]
+        for name, row in rows.items()
+        if "step_largest" in row
+    ]
+    if not cells:
+        return ""
+    header = ["rival", "largest block, bytes", "seen at", "kept after 20 steps, bytes"]
+    return (
+        f"## Allocations of a steady step\n\n{table(header, cells)}\n\n"
+        "Python's and NumPy's memory by `tracemalloc`, of steps within an epoch after warm-up, in the "
+        "worst process. Largest block: most that was asked for between two calls of functions; 32 "
+        "bytes or so of it are the array object's. An epoch begins by drawing its order, 8 bytes a "
+        f"sample. Wanted: a largest block below {LARGEST} bytes in nnsparse, next to nothing kept."
+    )
 
 
 def plot(result: Mapping[str, Any], path: Path) -> None:

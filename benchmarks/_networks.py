@@ -9,6 +9,7 @@ masks. How steps are timed is in `training`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -22,6 +23,20 @@ from nnsparse import jit, nn, optim
 from nnsparse.data import DataLoader, Rows
 
 Step = Callable[[], float]
+
+
+@dataclass(frozen=True, eq=False)
+class Loop:
+    """A network in training: a call is one step, and returns its loss.
+
+    `predict` gives the outputs of the moment, (n, n_features) to (n, n_classes).
+    """
+
+    step: Step
+    predict: Callable[[Array], Array]
+
+    def __call__(self) -> float:
+        return self.step()
 
 
 # ---------------------------------------------------------------- ours
@@ -49,8 +64,8 @@ def _forever(loader: DataLoader) -> Iterator[tuple[Rows, Array]]:
         yield from loader
 
 
-def our_loop(task: Task, model: nn.Sequential, masks: Sequence[tuple[Any, Array]] = ()) -> Step:
-    """Return the loop's body as a user writes it; `masks` are (parameter, mask of its gradient)."""
+def our_loop(task: Task, model: nn.Sequential, masks: Sequence[tuple[Any, Array]] = ()) -> Loop:
+    """Return the loop, its body as a user writes it; `masks` are (parameter, mask of its gradient)."""
     optimizer = optim.SGD(model.parameters(), lr=task.lr, momentum=task.momentum)
     loss_fn = nn.CrossEntropyLoss()
     batches = _forever(task.loader)
@@ -65,10 +80,10 @@ def our_loop(task: Task, model: nn.Sequential, masks: Sequence[tuple[Any, Array]
         optimizer.step()
         return loss.item()
 
-    return step
+    return Loop(step, model.predict)
 
 
-def sparse(task: Task) -> Step:
+def sparse(task: Task) -> Loop:
     """nnsparse: the sparse network, its own copy of the weights."""
     copies = [_copy(layer) for layer in task.model]
     return our_loop(task, nn.Sequential(*copies))
@@ -82,32 +97,35 @@ def _copy(layer: nn.Module) -> nn.Module:
     return layer
 
 
-def dense(task: Task) -> Step:
+def dense(task: Task) -> Loop:
     """Our dense layers on the same tiles and threads."""
     return our_loop(task, dense_twin(task.model, nn.Linear))
 
 
-def numpy(task: Task) -> Step:
+def numpy(task: Task) -> Loop:
     """Our dense layers in NumPy: the batch as one tile, one BLAS call per product.
 
     BLAS has all threads; what lies between its calls (loss, gate, update) has one. With all threads
     for both, OpenBLAS' workers spin on the cores that ours want: of 50 steps of thesis-64 the
     best took 36 ms, not 1.25.
     """
-    step = our_loop(task, dense_twin(task.model, nn.NumpyLinear))
+    loop = our_loop(task, dense_twin(task.model, nn.NumpyLinear))
     threads = jit.get_num_threads()
 
-    def alone() -> float:
-        jit.set_num_threads(1)
-        try:
-            return step()
-        finally:
-            jit.set_num_threads(threads)
+    def alone(call: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any) -> Any:
+            jit.set_num_threads(1)
+            try:
+                return call(*args)
+            finally:
+                jit.set_num_threads(threads)
 
-    return alone
+        return run
+
+    return Loop(alone(loop.step), alone(loop.predict))
 
 
-def masked(task: Task) -> Step:
+def masked(task: Task) -> Loop:
     """Our dense layers; the gradient of a weight that the sparse network lacks is set to zero."""
     twin = dense_twin(task.model, nn.Linear)
     masks = [
@@ -118,7 +136,7 @@ def masked(task: Task) -> Step:
     return our_loop(task, twin, masks)
 
 
-def plain(task: Task, layout: str) -> Step:
+def plain(task: Task, layout: str) -> Loop:
     """Plain loops over a layout of `_plain`, which is what the documents begin with."""
     layers = [
         PlainLinear(layer, layout) if isinstance(layer, nn.SparseLinear | nn.Linear) else layer
@@ -130,7 +148,7 @@ def plain(task: Task, layout: str) -> Step:
 # ---------------------------------------------------------------- torch
 
 
-def torch(task: Task) -> Step:
+def torch(task: Task) -> Loop:
     """torch, dense; a mini-batch is `x[indices]` of a tensor, which no DataLoader of its beats."""
     return torch_loop(task, torch_model(task.model))
 
@@ -141,7 +159,7 @@ def torch_model(model: nn.Sequential) -> Any:
     return torch.nn.Sequential(*(_torch_layer(torch, layer) for layer in model))
 
 
-def torch_masked(task: Task) -> Step:
+def torch_masked(task: Task) -> Loop:
     """`torch.nn.utils.prune`: dense weights times a mask in every forward pass."""
     torch = import_module("torch")
     layers = []
@@ -153,8 +171,8 @@ def torch_masked(task: Task) -> Step:
     return torch_loop(task, torch.nn.Sequential(*layers))
 
 
-def torch_loop(task: Task, model: Any) -> Step:
-    """Return the loop's body as a user of torch writes it."""
+def torch_loop(task: Task, model: Any) -> Loop:
+    """Return the loop, its body as a user of torch writes it."""
     torch = import_module("torch")
     optimizer = torch.optim.SGD(model.parameters(), lr=task.lr, momentum=task.momentum)
     loss_fn = torch.nn.CrossEntropyLoss()
@@ -169,7 +187,12 @@ def torch_loop(task: Task, model: Any) -> Step:
         optimizer.step()
         return float(loss.item())
 
-    return step
+    def predict(x: Array) -> Array:
+        with torch.inference_mode():
+            y: Array = model(torch.from_numpy(x)).numpy()
+        return y
+
+    return Loop(step, predict)
 
 
 def _torch_layer(torch: Any, layer: nn.Module) -> Any:
@@ -184,7 +207,7 @@ def _torch_layer(torch: Any, layer: nn.Module) -> Any:
 # ---------------------------------------------------------------- scikit-learn
 
 
-def sklearn(task: Task) -> Step:
+def sklearn(task: Task) -> Loop:
     """scikit-learn's MLPClassifier, dense, one `partial_fit` a batch."""
     affine = [
         _dense(layer) for layer in task.model if isinstance(layer, nn.SparseLinear | nn.Linear)
@@ -214,7 +237,7 @@ def sklearn(task: Task) -> Step:
         model.partial_fit(task.x[indices], task.y[indices])
         return float(model.loss_)
 
-    return step
+    return Loop(step, model.predict_proba)
 
 
 def _indices(loader: DataLoader) -> Iterator[Array]:

@@ -69,14 +69,18 @@ class Plain(Structure):
             np.maximum(out, 0, out=out)
         return out
 
-    def transposed(self, w: Array, d: Array) -> Array:
-        """Return Wᵀ·d."""
+    def transposed(self, w: Array, d: Array, gate: Array | None = None) -> Array:
+        """Return Wᵀ·d, 0 where `gate` is."""
         out = tiles.empty((1, self.n_in, d.shape[2]), d.dtype)
         self._transposed(*self._w, w, d[0], out[0])
+        if gate is not None:
+            np.copyto(out, 0, where=gate <= 0)
         return out
 
-    def gradient(self, d: Array, x: Array) -> Array:
-        """Return d·xᵀ where the weights are."""
+    def gradient(self, d: Array, x: Array, sums: Array | None = None) -> Array:
+        """Return d·xᵀ where the weights are; write the sums of d over the samples into `sums`."""
+        if sums is not None:
+            np.sum(d, axis=(0, 2), out=sums)
         return self._gradient(*self._w, d[0], x[0])
 
 

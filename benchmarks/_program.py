@@ -1,14 +1,16 @@
-"""What the command lines of all benchmarks share: a part, its outputs, and its exit codes."""
+"""What all benchmarks share: a part, how it is measured, its command line, outputs and exit codes."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from benchmarks import _common, _machine
 
@@ -36,6 +38,43 @@ class Part:
     plot: Callable[[Result, Path], None]
     failures: tuple[type[Exception], ...] = ()
     no_plot: Callable[[Any], str] = lambda settings: ""
+
+
+def measured(
+    name: str,
+    settings: Any,
+    work: Callable[[Any], Mapping[str, Any]],
+    *,
+    blocks: int,
+    unit: str = "block",
+    control_size: int = 1024,
+) -> dict[str, Any]:
+    """Run `work` with the threads of the settings, between two controls; return a part's whole result.
+
+    Parameters
+    ----------
+    work : callable
+        Takes the progress bar, of `blocks` units; returns what is special to the part.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer cores than threads.
+    """
+    threads = of_threads(settings)
+    with _machine.limit_threads(threads) as told:
+        machine = _machine.describe(threads, told)
+        before = _machine.control(control_size)
+        with tqdm(total=blocks, desc=name, unit=unit, disable=None) as bar:
+            found = work(bar)
+        after = _machine.control(control_size)
+    return {
+        "benchmark": name,
+        "machine": machine,
+        "settings": asdict(settings),
+        "control": {"before": before, "after": after},
+        **found,
+    }
 
 
 def add_outputs(p: argparse.ArgumentParser) -> None:

@@ -60,15 +60,17 @@ def _structured(
     )
 
 
-def sparse_tiles(p: Problem, slab: int | None = None) -> LayerStep:
-    """nnsparse: the sparse kernels on tiles, with the slab size of the plan or a forced one."""
+def sparse_tiles(
+    p: Problem, slab: int | None = None, quads: bool | None = None, lanes: int | None = None
+) -> LayerStep:
+    """nnsparse: the sparse kernels on tiles, with slabs, quads and lanes as chosen, or forced."""
     structure = Sparse(p.topology)
-    if slab is not None:
-        structure.plan = plans.build(p.topology, slab)
+    if slab is not None or quads is not None:
+        structure.plan = plans.build(p.topology, slab, quads)
     order = plans.positions(p.topology, slab)
     values = np.empty_like(p.values)
     values[order] = p.values
-    lanes = tiles.pick_lanes(p.x.shape[1])
+    lanes = lanes or tiles.pick_lanes(p.x.shape[1])
     return _structured(p, structure, values, lanes, lambda g: g[order])
 
 
@@ -261,3 +263,25 @@ def available(
         else:
             present.append(name)
     return tuple(present), skipped
+
+
+def installed(
+    names: tuple[str, ...], rivals: Mapping[str, Rival] | None = None
+) -> tuple[dict[str, Rival], list[str]]:
+    """Return the rivals that can be imported, by name, and a line for each of the others.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    present, skipped = available(names, rivals)
+    if not present:
+        raise ValueError("none of the rivals is installed: " + "; ".join(skipped))
+    return {name: (RIVALS if rivals is None else rivals)[name] for name in present}, skipped
+
+
+def described(rivals: Mapping[str, Rival], skipped: list[str]) -> dict[str, Any]:
+    """Return what a result says about its rivals."""
+    notes = {name: rival.note for name, rival in rivals.items()}
+    return {"notes": notes, "skipped": skipped}

@@ -6,7 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from benchmarks import crossover, kernels, memory, multicore, startup, thesis, training
+from benchmarks import (
+    choices,
+    crossover,
+    kernels,
+    learning,
+    memory,
+    multicore,
+    startup,
+    thesis,
+    training,
+)
 from benchmarks._networks import RIVALS as NETWORK_RIVALS
 from benchmarks._program import Part
 
@@ -33,6 +43,7 @@ class Job:
 # The plain layouts are slower than all others by so much that they are timed in `thesis` only.
 _TRAINING = tuple(name for name in NETWORK_RIVALS if name not in ("csr", "csc", "coo"))
 _LAYER = tuple(name for name in kernels.RIVALS if name not in ("csc", "coo"))
+_SPARSITIES = (0.8, 0.9, 0.95, 0.98)
 _SHORT = ("nnsparse", "dense", "numpy", "torch", "torch-sparse", "mkl")
 
 PARTS: Mapping[str, Entry] = {
@@ -64,6 +75,16 @@ PARTS: Mapping[str, Entry] = {
             )
         },
     ),
+    "choices": Entry(
+        choices.PART,
+        "what the automatic choices (slabs, quads, lanes, tiles a task) lose against forced settings",
+        {"choices": choices.Settings()},
+        {
+            "choices": choices.Settings(
+                sizes=(1024,), sparsity=(0.5, 0.9), lanes=(), tiles=(1, 4), repeats=3
+            )
+        },
+    ),
     "thesis": Entry(
         thesis.PART,
         "the thesis' tables (a pass at 2048, 4096, 8192 features, its sections) and loss curves",
@@ -84,17 +105,40 @@ PARTS: Mapping[str, Entry] = {
                 nets=("thesis-64", "thesis-256", "lenet-100", "deep-100", "wide-256"),
                 repeats=9,
                 rivals=_TRAINING,
+                sparsities=_SPARSITIES,
             ),
             "training-square": training.Settings(
                 nets=("square-2048", "square-4096", "square-8192"),
                 repeats=5,
                 calls=1,
                 rivals=_TRAINING,
+                sparsities=_SPARSITIES,
             ),
         },
         {
             "training": training.Settings(
-                nets=("thesis-64", "lenet-100"), repeats=3, rows=6400, rivals=_TRAINING
+                nets=("thesis-64", "lenet-100"),
+                repeats=3,
+                rows=6400,
+                rivals=_TRAINING,
+                sparsities=(0.9,),
+            )
+        },
+    ),
+    "learning": Entry(
+        learning.PART,
+        "whole epochs on MNIST: test accuracy over seconds, and the seconds to reach 95 and 97 %",
+        {"learning": learning.Settings()},
+        {
+            "learning": learning.Settings(
+                nets=("lenet-100",),
+                sparsities=(0.9, 0.98),
+                goals=(0.8, 0.9),
+                epochs=2,
+                checks=2,
+                samples=6000,
+                test_samples=2000,
+                rivals=("nnsparse", "dense", "numpy", "torch"),
             )
         },
     ),
@@ -153,10 +197,11 @@ def _changed(
 ) -> Any | None:
     """Return the settings with what the command line says, None if no rival is left."""
     several = isinstance(settings.threads, tuple)
+    known = {field.name for field in fields(settings)}
     changes: dict[str, Any] = {"threads": tuple(sorted({1, threads})) if several else threads}
-    if repeats is not None:
+    if repeats is not None and "repeats" in known:
         changes["repeats"] = repeats
-    if rivals is not None and "rivals" in {field.name for field in fields(settings)}:
+    if rivals is not None and "rivals" in known:
         changes["rivals"] = tuple(name for name in settings.rivals if name in rivals)
         if not changes["rivals"]:
             return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,13 +22,13 @@ class Net:
     Attributes
     ----------
     sizes : features from input to output
-    sparsity : fraction of zeros as `nn.mlp` takes it
+    sparsity : fraction of zeros as `nn.mlp` takes it; None for a dense network
     batch : samples per batch
     rows : samples that batches are drawn from, at most
     """
 
     sizes: tuple[int, ...]
-    sparsity: float | tuple[float | None, ...]
+    sparsity: float | tuple[float | None, ...] | None
     batch: int
     note: str
     rows: int = 60000
@@ -37,6 +37,12 @@ class Net:
         """Return the sparse network with its initial weights."""
         rng = np.random.default_rng(seed)  # type: ignore[arg-type]
         return nn.mlp(self.sizes, sparsity=self.sparsity, rng=rng)
+
+    def at(self, sparsity: float | None) -> Net:
+        """Return the network with another sparsity of what is sparse in it; None: with all of it dense."""
+        if sparsity is None or not isinstance(self.sparsity, tuple):
+            return replace(self, sparsity=sparsity)
+        return replace(self, sparsity=tuple(s and sparsity for s in self.sparsity))
 
 
 _THESIS = (784, 256, 256, 256, 256, 10)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import _machine
+from benchmarks import _images, _machine
 from benchmarks._common import number, table
 
 # Seconds a pass on 8 cores of a Xeon 8272CL (REFERENCE_RESULTS.md): torch dense, LIBXSMM's two.
@@ -93,13 +93,16 @@ def _losses(curves: Mapping[str, Any]) -> str:
         f"{value:.2g} from {name}" for name, value in curves["difference"].items()
     )
     net = "-".join(map(str, curves["sizes"]))
-    return (
-        f"## Loss, {net}, {curves['note']}\n\n{table(['epoch', *names], rows)}\n\n"
+    blocks = [
+        f"## Loss, {net}, {curves['note']}",
+        _images.warning(curves["data"]),
+        table(["epoch", *names], rows),
         f"Mean training loss of an epoch, {curves['samples']} samples of {curves['data']}, batch "
         f"{curves['batch']}. Largest difference of the sparse network: {differences}; published: "
         f"{PUBLISHED_DIFFERENCE}. They differ where rounding puts an activation on the other side of "
-        "ReLU's kink."
-    )
+        "ReLU's kink.",
+    ]
+    return "\n\n".join(block for block in blocks if block)
 
 
 # ---------------------------------------------------------------- plot

@@ -34,7 +34,7 @@ def report(result: Mapping[str, Any]) -> str:
         "in turn. A step draws a batch from the rows of an array, runs forward, loss, backward and "
         "update, and reads the loss. All rivals start from the weights of the sparse network, "
         "zeros included, and have the same first loss; dense rivals without masks then train every "
-        "weight.",
+        "weight. nnsparse at a sparsity of its own is another network of the same sizes.",
         *result["skipped"],
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -85,7 +85,7 @@ def _bars(axes: Any, entry: Mapping[str, Any], names: list[str]) -> None:
         [row["median_ms"] - row["q1_ms"] for row in rows],
         [row["q3_ms"] - row["median_ms"] for row in rows],
     ]
-    colours = ["C0" if name == "nnsparse" else "0.7" for name in names]
+    colours = ["C0" if name.startswith("nnsparse") else "0.7" for name in names]
     bars = axes.barh(names, medians, color=colours, xerr=errors, ecolor="0.3")
     axes.bar_label(bars, [number(ms) for ms in medians], padding=6, fontsize=9)
     axes.set_xlim(0, 1.2 * max(row["q3_ms"] for row in rows))

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,8 @@ if not __package__:  # run as a file: the folder above holds the packages, this 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np
-from tqdm import tqdm
 
-from benchmarks import _common, _machine, _program, kernels
+from benchmarks import _common, _machine, _program, _rivals, kernels
 from benchmarks._crossover_report import DENSE, PRODUCTS, plot, report
 from benchmarks._rivals import RIVALS
 
@@ -87,22 +86,13 @@ def measure(settings: Settings, control_size: int = 1024) -> dict[str, Any]:
         raise ValueError(f"a curve needs two sparsities or more; got {settings.sparsity}")
     runs = list(configurations(settings))
     rivals, skipped = kernels.contestants(runs[0])
+
+    def work(bar: Any) -> dict[str, Any]:
+        results = [_one_curve(run, rivals, bar) for run in runs]
+        return {**_rivals.described(rivals, skipped), "results": results}
+
     blocks = len(rivals) * settings.repeats * len(settings.sparsity) * len(runs)
-    with _machine.limit_threads(max(settings.threads)) as told:
-        machine = _machine.describe(max(settings.threads), told)
-        before = _machine.control(control_size)
-        with tqdm(total=blocks, desc="crossover", unit="block", disable=None) as bar:
-            results = [_one_curve(run, rivals, bar) for run in runs]
-        after = _machine.control(control_size)
-    return {
-        "benchmark": "crossover",
-        "machine": machine,
-        "settings": asdict(settings),
-        "control": {"before": before, "after": after},
-        "notes": {name: rival.note for name, rival in rivals.items()},
-        "skipped": skipped,
-        "results": results,
-    }
+    return _program.measured("crossover", settings, work, blocks=blocks, control_size=control_size)
 
 
 def _one_curve(run: kernels.Settings, rivals: Mapping[str, Any], bar: Any) -> dict[str, Any]:

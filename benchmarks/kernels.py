@@ -1,7 +1,7 @@
 """Times one layer's step (forward, input gradient, weight gradient) against the rivals.
 
     python benchmarks/kernels.py --n-in 2048 --sparsity 0.8 0.95 --json out.json --plot out.png
-    python benchmarks/kernels.py --slab        # what forced slab sizes cost, for plan.slab_size
+    python benchmarks/kernels.py --slab        # what forced slab sizes cost, for machine.Choices
 
 How each rival computes the step is in `_rivals`, how it is timed in `_common`, what is printed in
 `_kernels_report`.
@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,7 @@ from typing import Any
 if not __package__:  # run as a file: the folder above holds the packages, this one does not
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from tqdm import tqdm
-
-from benchmarks import _common, _machine, _program, _rivals
+from benchmarks import _common, _program, _rivals
 from benchmarks._common import TOTAL, Timed
 from benchmarks._kernels_report import plot, report
 from benchmarks._layer import LayerStep, Problem
@@ -62,10 +60,15 @@ class WrongResultError(Exception):
 
 
 def contestants(settings: Settings) -> tuple[dict[str, Rival], list[str]]:
-    """Return the rivals of a run by name, and a line for each that is not installed."""
+    """Return the rivals of a run by name, and a line for each that is not installed.
+
+    Raises
+    ------
+    ValueError
+        If none is.
+    """
     if not settings.slab:
-        present, skipped = _rivals.available(settings.rivals)
-        return {name: RIVALS[name] for name in present}, skipped
+        return _rivals.installed(settings.rivals, RIVALS)
     widest = 2 * max(settings.n_in, settings.n_out)  # from there on a slab is the whole matrix
     forced = {
         f"slab {slab}": Rival(partial(_rivals.sparse_tiles, slab=slab), "forced slab size")
@@ -86,27 +89,16 @@ def measure(settings: Settings, control_size: int = 1024) -> dict[str, Any]:
         If a result differs from float64's by more than `MAX_ERROR`.
     """
     rivals, skipped = contestants(settings)
-    if not rivals:
-        raise ValueError("none of the rivals is installed: " + "; ".join(skipped))
+
+    def work(bar: Any) -> dict[str, Any]:
+        results = [
+            one_sparsity(settings, rivals, sparsity, [settings.seed, i], bar)
+            for i, sparsity in enumerate(settings.sparsity)
+        ]
+        return {**_rivals.described(rivals, skipped), "results": results}
+
     blocks = len(rivals) * settings.repeats * len(settings.sparsity)
-    with _machine.limit_threads(settings.threads) as told:
-        machine = _machine.describe(settings.threads, told)
-        before = _machine.control(control_size)
-        with tqdm(total=blocks, desc="kernels", unit="block", disable=None) as bar:
-            results = [
-                one_sparsity(settings, rivals, sparsity, [settings.seed, i], bar)
-                for i, sparsity in enumerate(settings.sparsity)
-            ]
-        after = _machine.control(control_size)
-    return {
-        "benchmark": "kernels",
-        "machine": machine,
-        "settings": asdict(settings),
-        "control": {"before": before, "after": after},
-        "notes": {name: rival.note for name, rival in rivals.items()},
-        "skipped": skipped,
-        "results": results,
-    }
+    return _program.measured("kernels", settings, work, blocks=blocks, control_size=control_size)
 
 
 def one_sparsity(

@@ -6,6 +6,7 @@ Each figure comes from a process of its own (`_memory_child`) that has trained a
 before: the growth is the peak above what code and libraries take. Counted are values, gradients,
 optimizer state, indices, maps and pointers (`ns.memory_report`), the samples, and the activations
 that a step must hold: input and output of every layer, and as many gradients but for the input's.
+What steady steps of ours allocate, block by block, is watched in the same processes (`_allocations`).
 """
 
 from __future__ import annotations
@@ -25,9 +26,7 @@ from typing import Any
 if not __package__:  # run as a file: the folder above holds the packages, this one does not
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from tqdm import tqdm
-
-from benchmarks import _common, _machine, _program, _rivals
+from benchmarks import _common, _program, _rivals
 from benchmarks._memory_report import plot, report
 from benchmarks._networks import RIVALS
 
@@ -58,7 +57,7 @@ class ChildError(Exception):
 # ---------------------------------------------------------------- measuring
 
 
-def child(rival: str, settings: Settings) -> dict[str, int]:
+def child(rival: str, settings: Settings) -> dict[str, Any]:
     """Run `_memory_child` once; return its bytes by name.
 
     Raises
@@ -76,7 +75,7 @@ def child(rival: str, settings: Settings) -> dict[str, int]:
     )
     if run.returncode:
         raise ChildError(f"{' '.join(command)} failed:\n{run.stderr.strip()}")
-    found: dict[str, int] = json.loads(run.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
     return found
 
 
@@ -96,46 +95,40 @@ def measure(settings: Settings, control_size: int = 1024) -> dict[str, Any]:
     ChildError
         If a process fails.
     """
-    present, skipped = _rivals.available(settings.rivals, RIVALS)
-    if not present:
-        raise ValueError("none of the rivals is installed: " + "; ".join(skipped))
+    rivals, skipped = _rivals.installed(settings.rivals, RIVALS)
     if settings.rows < settings.batch:
         raise ValueError(f"{settings.rows} rows give no batch of {settings.batch}: take more rows")
-    with (
-        _machine.limit_threads(settings.threads) as told,
-        tqdm(
-            total=settings.repeats * len(present), desc="memory", unit="process", disable=None
-        ) as bar,
-    ):
-        machine = _machine.describe(settings.threads, told)
-        before = _machine.control(control_size)
-        runs: dict[str, list[dict[str, int]]] = {name: [] for name in present}
+    held = activations(settings)
+
+    def work(bar: Any) -> dict[str, Any]:
+        runs: dict[str, list[dict[str, Any]]] = {name: [] for name in rivals}
         for _ in range(settings.repeats):
-            for name in present:
+            for name in rivals:
                 bar.set_postfix_str(name)
                 runs[name].append(child(name, settings))
                 bar.update()
-        after = _machine.control(control_size)
-    return {
-        "benchmark": "memory",
-        "machine": machine,
-        "settings": asdict(settings),
-        "control": {"before": before, "after": after},
-        "notes": {name: RIVALS[name].note for name in present},
-        "skipped": skipped,
-        "activations": activations(settings),
-        "results": {name: _figures(runs[name], activations(settings)) for name in present},
-    }
+        results = {name: _figures(runs[name], held) for name in rivals}
+        return {**_rivals.described(rivals, skipped), "activations": held, "results": results}
+
+    blocks = settings.repeats * len(rivals)
+    return _program.measured(
+        "memory", settings, work, blocks=blocks, unit="process", control_size=control_size
+    )
 
 
-def _figures(runs: Sequence[Mapping[str, int]], activations: int) -> dict[str, Any]:
-    """Return the medians of a rival's processes.
+def _figures(runs: Sequence[Mapping[str, Any]], activations: int) -> dict[str, Any]:
+    """Return the medians of a rival's processes, of steady steps the worst.
 
     "growth" is the peak above what was resident before; "weights_and_state" is growth less samples
     and activations.
     """
-    row: dict[str, Any] = {name: int(median(run[name] for run in runs)) for name in runs[0]}
+    names = [name for name in runs[0] if name != "exact" and not name.startswith("step_")]
+    row: dict[str, Any] = {name: int(median(run[name] for run in runs)) for name in names}
     row["exact"] = all(run["exact"] for run in runs)
+    if "step_largest" in runs[0]:
+        worst = max(runs, key=lambda run: run["step_largest"])
+        row |= {name: worst[name] for name in ("step_largest", "step_where")}
+        row["step_growth"] = max(run["step_growth"] for run in runs)
     growth = [run["peak"] - run["before"] for run in runs]
     row["growth"] = int(median(growth))
     row["growth_range"] = [min(growth), max(growth)]

@@ -26,7 +26,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -36,7 +36,6 @@ if not __package__:  # run as a file: the folder above holds the packages, this 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np
-from tqdm import tqdm
 
 from benchmarks import _common, _machine, _program, _rivals
 from benchmarks._common import TOTAL, Timed
@@ -77,26 +76,14 @@ def measure(settings: Settings, control_size: int = 1024) -> dict[str, Any]:
     WrongOutputError
         If an output differs from float64's by more than `MAX_ERROR`.
     """
-    present, skipped = _rivals.available(settings.rivals, RIVALS)
-    if not present:
-        raise ValueError("none of the rivals is installed: " + "; ".join(skipped))
-    blocks = len(present) * settings.repeats * len(settings.nets) * len(settings.threads)
-    most = max(settings.threads)
-    with _machine.limit_threads(most) as told:
-        machine = _machine.describe(most, told)
-        before = _machine.control(control_size)
-        with tqdm(total=blocks, desc="multicore", unit="block", disable=None) as bar:
-            results = [_one_net(settings, name, present, bar) for name in settings.nets]
-        after = _machine.control(control_size)
-    return {
-        "benchmark": "multicore",
-        "machine": machine,
-        "settings": asdict(settings),
-        "control": {"before": before, "after": after},
-        "notes": {name: RIVALS[name].note for name in present},
-        "skipped": skipped,
-        "results": results,
-    }
+    rivals, skipped = _rivals.installed(settings.rivals, RIVALS)
+
+    def work(bar: Any) -> dict[str, Any]:
+        results = [_one_net(settings, name, tuple(rivals), bar) for name in settings.nets]
+        return {**_rivals.described(rivals, skipped), "results": results}
+
+    blocks = len(rivals) * settings.repeats * len(settings.nets) * len(settings.threads)
+    return _program.measured("multicore", settings, work, blocks=blocks, control_size=control_size)
 
 
 def _one_net(settings: Settings, name: str, rivals: Sequence[str], bar: Any) -> dict[str, Any]:

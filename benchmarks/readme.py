@@ -39,7 +39,7 @@ SETTINGS: Mapping[str, Any] = {
     "startup": startup.Settings,
 }
 # Measured too, but shown in the suite's report only.
-ELSEWHERE = ("crossover", "memory", "multicore", "registers", "thesis")
+ELSEWHERE = ("choices", "crossover", "learning", "memory", "multicore", "registers", "thesis")
 Result = Mapping[str, Any]
 
 
@@ -145,7 +145,7 @@ def command(result: Result) -> str:
     """Return the command line that makes a result: what differs from the defaults, and threads."""
     s, words = result["settings"], ["python -m benchmarks." + result["benchmark"]]
     for field in fields(SETTINGS[result["benchmark"]]):
-        if field.name == "pause":  # no option
+        if field.name == "pause" or field.name not in s:  # no option, or not yet one
             continue
         value, name = s[field.name], "--" + field.name.replace("_", "-")
         default = list(field.default) if isinstance(field.default, tuple) else field.default

@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ if not __package__:  # run as a file: the folder above holds the packages, this 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np
-from tqdm import tqdm
 
 from benchmarks import _common, _machine, _program
 from benchmarks._common import number, spread, table
@@ -85,25 +84,18 @@ def measure(settings: Settings, control_size: int = 1024) -> dict[str, Any]:
     ChildError
         If a process fails, an empty cache needs no compilation, or a warm one does.
     """
-    turns = 1 + settings.repeats + len(settings.programs) * (settings.empty + settings.repeats)
-    with (
-        _machine.limit_threads(settings.threads) as told,
-        tqdm(total=turns, desc="startup", unit="process", disable=None) as bar,
-    ):
-        machine = _machine.describe(settings.threads, told)
-        before = _machine.control(control_size)
+
+    def work(bar: Any) -> dict[str, Any]:
         child("import", settings.threads)  # brings the files into memory
         bar.update()
         results = [_imports(settings, bar)]
         results += [row for name in settings.programs for row in _steps(name, settings, bar)]
-        after = _machine.control(control_size)
-    return {
-        "benchmark": "startup",
-        "machine": machine,
-        "settings": asdict(settings),
-        "control": {"before": before, "after": after},
-        "results": results,
-    }
+        return {"results": results}
+
+    turns = 1 + settings.repeats + len(settings.programs) * (settings.empty + settings.repeats)
+    return _program.measured(
+        "startup", settings, work, blocks=turns, unit="process", control_size=control_size
+    )
 
 
 def _imports(settings: Settings, bar: Any) -> dict[str, Any]:

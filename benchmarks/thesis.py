@@ -17,9 +17,9 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,14 +28,12 @@ if not __package__:  # run as a file: the folder above holds the packages, this 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np
-from tqdm import tqdm
 
 import nnsparse as ns
-from benchmarks import _common, _machine, _networks, _program, _rivals, training
+from benchmarks import _common, _images, _networks, _program, _rivals, training
 from benchmarks._networks import RIVALS
-from benchmarks._task import NETS, Array, Task
+from benchmarks._task import NETS, Task
 from benchmarks._thesis_report import plot, report
-from nnsparse import datasets
 
 KNOWN = ("nnsparse", "csr", "csc", "coo", "numpy", "torch")
 CURVES = ("nnsparse", "masked", "torch-masked")
@@ -71,32 +69,22 @@ def measure(settings: Settings, control_size: int = 1024) -> dict[str, Any]:
     training.WrongLossError
         If rivals with the same weights have losses that differ, or one is not finite.
     """
-    present, skipped = _rivals.available(settings.rivals, RIVALS)
-    if not present:
-        raise ValueError("none of the rivals is installed: " + "; ".join(skipped))
+    rivals, skipped = _rivals.installed(settings.rivals, RIVALS)
     if settings.samples < NETS[IMAGES].batch:
         raise ValueError(f"{settings.samples} samples give no batch of {NETS[IMAGES].batch}")
-    blocks = len(present) * settings.repeats * len(settings.features) + settings.epochs
-    with _machine.limit_threads(settings.threads) as told:
-        machine = _machine.describe(settings.threads, told)
-        before = _machine.control(control_size)
-        with tqdm(total=blocks, desc="thesis", unit="block", disable=None) as bar:
-            results = [_passes(settings, n, present, bar) for n in settings.features]
-            curves = _curves(settings, bar) if settings.epochs else None
-        after = _machine.control(control_size)
-    return {
-        "benchmark": "thesis",
-        "machine": machine,
-        "settings": asdict(settings),
-        "control": {"before": before, "after": after},
-        "notes": {name: RIVALS[name].note for name in present},
-        "skipped": skipped,
-        "results": results,
-        "curves": curves,
-    }
+
+    def work(bar: Any) -> dict[str, Any]:
+        results = [_passes(settings, n, rivals, bar) for n in settings.features]
+        curves = _curves(settings, bar) if settings.epochs else None
+        return {**_rivals.described(rivals, skipped), "results": results, "curves": curves}
+
+    blocks = len(rivals) * settings.repeats * len(settings.features) + settings.epochs
+    return _program.measured("thesis", settings, work, blocks=blocks, control_size=control_size)
 
 
-def _passes(settings: Settings, n: int, rivals: Sequence[str], bar: Any) -> dict[str, Any]:
+def _passes(
+    settings: Settings, n: int, rivals: Mapping[str, _rivals.Rival], bar: Any
+) -> dict[str, Any]:
     name = f"{LAYER}{n}"
     of_training = training.Settings(
         threads=settings.threads,
@@ -137,7 +125,7 @@ def sections(settings: Settings, net: str) -> dict[str, dict[str, float]]:
 
 def _curves(settings: Settings, bar: Any) -> dict[str, Any]:
     """Train the images' network sparse and masked; return the mean loss of every epoch."""
-    data, x, y = images(settings.samples)
+    data, (x, y), _ = _images.images(settings.samples, 1)
     net = NETS[IMAGES]
     task = Task(net.model([settings.seed, 0]), x, y, net.batch, settings.lr, 0.0, settings.seed)
     names, skipped = _rivals.available(CURVES, RIVALS)
@@ -167,16 +155,6 @@ def _curves(settings: Settings, bar: Any) -> dict[str, Any]:
         "difference": difference,
         "skipped": skipped,
     }
-
-
-def images(n: int) -> tuple[str, Array, Array]:
-    """Return what they are, X and y: `n` of MNIST's training images if it is there, else digits."""
-    try:
-        (x, y), _ = datasets.mnist(download=False)
-        return "MNIST", x[:n], y[:n]
-    except datasets.DataUnavailable:
-        (x, y), _ = datasets.digits(n_train=n, n_test=1)
-        return "embedded digits (MNIST is not in the data home)", x, y
 
 
 # ---------------------------------------------------------------- command line

@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,14 @@ if not __package__:  # run as a file: the folder above holds the packages, this 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np
-from tqdm import tqdm
 
-from benchmarks import _common, _machine, _program, _rivals
+from benchmarks import _common, _program, _rivals
 from benchmarks._common import TOTAL, Timed
 from benchmarks._networks import DENSE, RIVALS, SPARSE, Step
 from benchmarks._task import NETS, Net, Task
 from benchmarks._training_report import plot, report
 
+OURS = "nnsparse"
 BASELINES = ("torch", "dense", "numpy", "torch-masked", "sklearn")
 MAX_DIFFERENCE = 1e-3  # relative, of losses that should be equal; 1e-6 is usual
 CHECKED = 3  # steps after which losses of rivals that train the same weights have been compared
@@ -49,6 +49,7 @@ class Settings:
     calls: int = 10
     pause: float = _common.PAUSE
     rivals: tuple[str, ...] = ("nnsparse", "dense", "numpy", "torch")
+    sparsities: tuple[float, ...] = ()
     seed: int = 0
 
 
@@ -71,37 +72,45 @@ def measure(settings: Settings, control_size: int = 1024) -> dict[str, Any]:
         If rivals with the same weights have losses that differ by more than `MAX_DIFFERENCE`, or a
         loss is not finite.
     """
-    present, skipped = _rivals.available(settings.rivals, RIVALS)
-    if not present:
-        raise ValueError("none of the rivals is installed: " + "; ".join(skipped))
-    with _machine.limit_threads(settings.threads) as told:
-        machine = _machine.describe(settings.threads, told)
-        before = _machine.control(control_size)
-        blocks = len(present) * settings.repeats * len(settings.nets)
-        with tqdm(total=blocks, desc="training", unit="block", disable=None) as bar:
-            results = [one_net(settings, name, present, bar) for name in settings.nets]
-        after = _machine.control(control_size)
-    return {
-        "benchmark": "training",
-        "machine": machine,
-        "settings": asdict(settings),
-        "control": {"before": before, "after": after},
-        "notes": {name: RIVALS[name].note for name in present},
-        "skipped": skipped,
-        "results": results,
-    }
+    rivals, skipped = _rivals.installed(settings.rivals, RIVALS)
+    variants = {labelled(OURS, s): f"its sparse layers at {s:.4g}" for s in _sparsities(settings)}
+
+    def work(bar: Any) -> dict[str, Any]:
+        about = _rivals.described(rivals, skipped)
+        results = [one_net(settings, name, rivals, bar) for name in settings.nets]
+        return {**about, "notes": {**about["notes"], **variants}, "results": results}
+
+    blocks = (len(rivals) + len(variants)) * settings.repeats * len(settings.nets)
+    return _program.measured("training", settings, work, blocks=blocks, control_size=control_size)
 
 
-def one_net(settings: Settings, name: str, rivals: Sequence[str], bar: Any) -> dict[str, Any]:
+def labelled(rival: str, sparsity: float) -> str:
+    """Return the name of a rival at a sparsity of its own."""
+    return f"{rival} {100 * sparsity:.4g} %"
+
+
+def _sparsities(settings: Settings) -> tuple[float, ...]:
+    """Return at which sparsities else nnsparse is timed: at none if it is no rival."""
+    return settings.sparsities if OURS in settings.rivals else ()
+
+
+def one_net(
+    settings: Settings, name: str, rivals: Mapping[str, _rivals.Rival], bar: Any
+) -> dict[str, Any]:
     """Time the rivals' steps on one network, interleaved; return its entry of the results."""
     net = NETS[name]
     bar.set_postfix_str(f"{name}: setting up")
     task = Task.random(
         net, settings.rows, lr=settings.lr, momentum=settings.momentum, seed=settings.seed
     )
-    steps = {rival: RIVALS[rival].make(task) for rival in rivals}
+    steps: dict[str, Step] = {label: rival.make(task) for label, rival in rivals.items()}
     losses = {rival: [step() for _ in range(CHECKED)] for rival, step in steps.items()}
     check(name, losses)
+    for sparsity in _sparsities(settings):
+        label = labelled(OURS, sparsity)
+        model = net.at(sparsity).model([settings.seed, 0])
+        steps[label] = rivals[OURS].make(replace(task, model=model))
+        losses[label] = [steps[label]()]
 
     def progress(rival: str) -> None:
         bar.set_postfix_str(f"{name}: {rival}", refresh=False)
@@ -158,28 +167,29 @@ def check(net: str, losses: Mapping[str, Sequence[float]]) -> None:
         for alike in (DENSE, SPARSE)
     ]
     for group, last in ((losses, 1), *((group, CHECKED) for group in groups)):
-        names = list(group)
-        for name in names[1:]:
-            for i in range(last):
-                mine, other = group[name][i], group[names[0]][i]
-                if not abs(mine - other) <= MAX_DIFFERENCE * abs(other):
-                    raise WrongLossError(
-                        f"{net}: loss {i + 1} of {name} is {mine:.6g}, of {names[0]} "
-                        f"{other:.6g}; the same weights should give the same loss"
-                    )
+        compare(net, group, last)
+
+
+def compare(net: str, losses: Mapping[str, Sequence[float]], last: int) -> None:
+    """Compare the first `last` losses of rivals that should have the same.
+
+    Raises
+    ------
+    WrongLossError
+        If one differs from that of the first rival by more than `MAX_DIFFERENCE`.
+    """
+    names = list(losses)
+    for name in names[1:]:
+        for i in range(last):
+            mine, other = losses[name][i], losses[names[0]][i]
+            if not abs(mine - other) <= MAX_DIFFERENCE * abs(other):
+                raise WrongLossError(
+                    f"{net}: loss {i + 1} of {name} is {mine:.6g}, of {names[0]} "
+                    f"{other:.6g}; the same weights should give the same loss"
+                )
 
 
 # ---------------------------------------------------------------- command line
-
-
-def _fraction(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to below 1; got {text!r}")
-    return value
 
 
 def parser() -> argparse.ArgumentParser:
@@ -190,8 +200,17 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="training", description=(__doc__ or "").split("\n")[0])
     p.add_argument("--nets", type=nets, default=d.nets, metavar="A,B", help=", ".join(NETS))
     p.add_argument("--rivals", type=rivals, default=d.rivals, metavar="A,B", help=", ".join(RIVALS))
-    p.add_argument("--momentum", type=_fraction, default=d.momentum, help="default %(default)s")
-    p.add_argument("--lr", type=_fraction, default=d.lr, help="default %(default)s")
+    p.add_argument(
+        "--momentum", type=_common.fraction, default=d.momentum, help="default %(default)s"
+    )
+    p.add_argument("--lr", type=_common.fraction, default=d.lr, help="default %(default)s")
+    p.add_argument(
+        "--sparsities",
+        type=_common.sparsities,
+        default=d.sparsities,
+        metavar="S,S",
+        help="of the sparse layers, at which nnsparse is timed besides the net's own",
+    )
     p.add_argument("--rows", type=size, default=d.rows, help="samples, default %(default)s")
     p.add_argument("--threads", type=size, default=d.threads, help="default %(default)s")
     p.add_argument("--repeats", type=_common.at_least(3), default=d.repeats, help="rounds, >= 3")

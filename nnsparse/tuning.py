@@ -58,7 +58,7 @@ def autotune(
 
     Notes
     -----
-    Takes some ten seconds. Results computed with other choices agree to rounding, not bit for bit.
+    Takes a few seconds. Results computed with other choices agree to rounding, not bit for bit.
     """
     for name, value in (("n", n), ("batch", batch), ("rounds", rounds)):
         if isinstance(value, bool) or not isinstance(value, int):

@@ -84,6 +84,12 @@ def test_the_command_has_what_differs_from_the_defaults_and_the_threads() -> Non
     )
 
 
+def test_an_option_that_a_result_is_older_than_is_left_out_of_its_command() -> None:
+    old = kernel_result(2048)
+    del old["settings"]["slab"]
+    assert readme.command(old) == readme.command(kernel_result(2048))
+
+
 def test_the_machine_is_named_once_and_noise_is_not_hidden() -> None:
     quiet, noisy = kernel_result(1024), kernel_result(2048)
     assert "not quiet" not in readme.machines([quiet])

@@ -21,6 +21,7 @@ from benchmarks import (  # noqa: E402
     __main__ as suite,
 )
 from benchmarks import (  # noqa: E402
+    _images,
     _memory_child,
     _multicore,
     _program,
@@ -36,6 +37,7 @@ from benchmarks import (  # noqa: E402
     thesis,
     training,
 )
+from benchmarks._allocations import steady  # noqa: E402
 from benchmarks._plain import LAYOUTS, Plain, PlainLinear  # noqa: E402
 from nnsparse import Topology, datasets, nn  # noqa: E402
 
@@ -67,23 +69,35 @@ THESIS = thesis.Settings(
     rivals=("nnsparse", "csr", "csc", "coo", "numpy"),
 )
 MEMORY = memory.Settings(sizes=(80, 70, 10), batch=20, rows=40, steps=1, threads=1)
-TINY = {"crossover": CROSSOVER, "multicore": MULTICORE, "thesis": THESIS, "memory": MEMORY}
-MODULES = {"crossover": crossover, "multicore": multicore, "thesis": thesis, "memory": memory}
+TINY = {
+    "crossover": CROSSOVER,
+    "multicore": MULTICORE,
+    "thesis": THESIS,
+    "memory": MEMORY,
+}
+MODULES: dict[str, Any] = {
+    "crossover": crossover,
+    "multicore": multicore,
+    "thesis": thesis,
+    "memory": memory,
+}
 
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, dict[str, Any]]:
     """A result of each part, as it comes back from its JSON file; processes only pretend."""
 
-    def pretend(rival: str, settings: memory.Settings) -> dict[str, int]:
+    def pretend(rival: str, settings: memory.Settings) -> dict[str, Any]:
         size = {"nnsparse": 10, "torch": 100}.get(rival, 80) * 10**6
         kinds = {**dict.fromkeys(_memory_child.KINDS, 0), "values": size}
-        return {"before": 10**8, "peak": 10**8 + 2 * size, "exact": True, "data": 1000, **kinds}
+        found = {"before": 10**8, "peak": 10**8 + 2 * size, "exact": True, "data": 1000, **kinds}
+        steps = {"step_largest": 3210, "step_where": "cross, empty", "step_growth": 32}
+        return found if rival == "torch" else {**found, **steps}
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "child", pretend)
         patch.setitem(_task.NETS, "square-64", _task.Net((64, 64, 10), (0.9, None), 16, "tiny"))
-        patch.setattr(thesis, "images", lambda n: ("digits", *datasets.digits(n, 1)[0]))
+        patch.setattr(_images, "images", lambda *n: ("digits", *datasets.digits(*n)))
         return {
             name: json.loads(json.dumps(MODULES[name].measure(settings, control_size=64)))
             for name, settings in TINY.items()
@@ -311,14 +325,36 @@ def test_the_thesis_figures_stand_beside_ours(found: dict[str, dict[str, Any]]) 
     assert rows["published: torch dense"] == "0.0569"
 
 
-def test_without_mnist_the_curves_use_the_embedded_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_mnist_the_embedded_digits_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(download: bool = True) -> Any:
         raise datasets.DataUnavailable("no file")
 
     monkeypatch.setattr(datasets, "mnist", absent)
-    name, x, y = thesis.images(30)
+    name, (x, y), (x_test, y_test) = _images.images(30, 20)
     assert name.startswith("embedded digits")
-    assert (x.shape, y.shape) == ((30, 784), (30,))
+    assert (x.shape, y.shape, x_test.shape, y_test.shape) == ((30, 784), (30,), (20, 784), (20,))
+
+
+def test_of_mnist_the_first_images_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = np.zeros((50, 784), np.float32), np.arange(50)
+    monkeypatch.setattr(datasets, "mnist", lambda download: (data, data))
+    name, (x, y), (x_test, y_test) = _images.images(30, 20)
+    assert name == "MNIST"
+    assert (len(x), y.tolist(), len(x_test), y_test.tolist()) == (
+        30,
+        [*range(30)],
+        20,
+        [*range(20)],
+    )
+
+
+def test_a_report_warns_that_the_images_were_not_mnist_s(
+    found: dict[str, dict[str, Any]],
+) -> None:
+    result = json.loads(json.dumps(found["thesis"]))
+    assert "**Not MNIST: this ran on the digits, " in thesis.report(result)
+    result["curves"]["data"] = "MNIST"
+    assert "Not MNIST" not in thesis.report(result)
 
 
 # ---------------------------------------------------------------- plain layouts
@@ -358,6 +394,33 @@ def test_memory_is_the_growth_less_samples_and_activations(
     assert f"{memory._common.number(ratio)}×" in memory.report(result)
 
 
+def test_what_a_steady_step_allocates_is_reported_where_it_was_watched(
+    found: dict[str, dict[str, Any]],
+) -> None:
+    result = json.loads(json.dumps(found["memory"]))
+    _, watched = memory.report(result).split("## Allocations of a steady step")
+    assert "| nnsparse |                 3210 | cross, empty |" in watched
+    assert "torch" not in watched
+    for row in result["results"].values():
+        for name in ("step_largest", "step_where", "step_growth"):
+            row.pop(name, None)
+    assert "steady" not in memory.report(result)  # a result of an older version
+
+
+def test_a_block_that_lives_for_a_moment_is_seen_and_what_stays_is_counted() -> None:
+    kept: list[Any] = []
+
+    def step() -> None:
+        np.empty(50_000, np.uint8)[0]
+        kept.append(np.empty(1000, np.uint8))
+
+    seen = steady(step, 10, 2)
+    assert 50_000 <= seen.largest < 51_000
+    assert seen.where.startswith("step, ")
+    assert 10_000 <= seen.growth < 14_000
+    assert sys.getprofile() is None
+
+
 @pytest.mark.parametrize("rival", ["nnsparse", "torch"])
 def test_a_child_trains_and_counts_its_bytes(rival: str) -> None:
     if rival == "torch":
@@ -366,6 +429,11 @@ def test_a_child_trains_and_counts_its_bytes(rival: str) -> None:
     dense = 4 * (80 * 70 + 70 + 70 * 10 + 10)
     assert found["peak"] >= found["before"] > 0
     assert found["data"] == 4 * 40 * 80
+    if rival == "nnsparse":
+        assert 0 < found["step_largest"] < 16_384
+        assert found["step_growth"] < 4096
+    else:
+        assert "step_largest" not in found
     assert found["gradient"] == found["state"] == found["values"]
     assert found["values"] == (dense if rival == "torch" else dense - 4 * round(0.95 * 80 * 70))
 
@@ -385,15 +453,19 @@ def test_a_child_that_fails_ends_the_program_with_code_1(
 def test_every_part_is_listed_with_its_files(capsys: pytest.CaptureFixture[str]) -> None:
     assert suite.main(["--list"]) == 0
     text = capsys.readouterr().out
-    for name in ("kernels", "crossover", "thesis", "multicore", "training", "memory", "startup"):
-        assert f"\n{name}" in f"\n{text}"
+    for name in _suite.PARTS:
+        assert f"\n{name} " in f"\n{text}"
+    assert {"choices", "learning"} < set(_suite.PARTS)
     assert "kernels-4096.json" in text
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--only kernels,party", "unknown benchmark party; choose from kernels, crossover, thesis"),
+        (
+            "--only kernels,party",
+            "unknown benchmark party; choose from kernels, crossover, choices",
+        ),
         ("--only ,", "no benchmark given"),
         ("--rivals magic", "unknown rival magic; choose from nnsparse"),
         ("--repeats 2", "expected an integer from 3 on; got '2'"),
@@ -431,7 +503,10 @@ def test_threads_repeats_and_rivals_reach_the_parts() -> None:
     assert not left_out
     assert found["multicore"].settings.threads == (1, 3)
     assert found["kernels-1024"].settings.threads == 3
-    assert all(job.settings.repeats == 4 for job in found.values())
+    has_none = {name for name, job in found.items() if not hasattr(job.settings, "repeats")}
+    assert has_none == {"learning"}
+    assert all(job.settings.repeats == 4 for name, job in found.items() if name not in has_none)
+    assert found["learning"].settings.rivals == ("nnsparse", "numpy")
     assert found["training"].settings.rivals == ("nnsparse", "numpy")
     assert found["startup"].settings.programs == startup.Settings().programs
 
@@ -453,8 +528,8 @@ def test_the_names_in_the_settings_exist(name: str) -> None:
     for settings in (*entry.full.values(), *entry.quick.values()):
         rivals = getattr(settings, "rivals", ())
         assert set(rivals) <= set(known.get(name, training.RIVALS))
-        if name in ("training", "multicore"):
-            nets: Any = _task.NETS if name == "training" else _multicore.NETS
+        if name in ("training", "multicore", "learning"):
+            nets: Any = _multicore.NETS if name == "multicore" else _task.NETS
             assert set(settings.nets) <= set(nets)
 
 

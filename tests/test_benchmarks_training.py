@@ -73,6 +73,45 @@ def test_the_report_names_networks_rivals_and_weights(trained: dict[str, Any]) -
         assert text.count(f"\n| {name} ") == 2, name
 
 
+def test_nnsparse_is_timed_at_sparsities_of_its_own(trained: dict[str, Any]) -> None:
+    settings = replace(TINY, rivals=("nnsparse", "numpy"), sparsities=(0.5, 0.99))
+    result = training.measure(settings, control_size=64)
+    labels = ["nnsparse", "numpy", "nnsparse 50 %", "nnsparse 99 %"]
+    assert list(result["notes"]) == labels
+    for entry in result["results"]:
+        assert list(entry["rivals"]) == labels
+        rows = entry["rivals"]
+        assert rows["nnsparse"]["first_loss"] == pytest.approx(rows["numpy"]["first_loss"])
+        assert rows["nnsparse 50 %"]["first_loss"] != rows["nnsparse 99 %"]["first_loss"]
+        assert all(row["samples"] == 6 for row in rows.values())
+    assert training.report(result).count("\n| nnsparse 99 % ") == 2
+    alone = training.measure(replace(settings, rivals=("numpy",)), control_size=64)
+    assert list(alone["notes"]) == ["numpy"]
+
+
+def test_another_sparsity_is_that_of_the_sparse_layers() -> None:
+    assert NETS["thesis-64"].at(0.9).sparsity == (None, 0.9, 0.9, 0.9, None)
+    assert NETS["lenet-100"].at(0.9).sparsity == 0.9
+    for name in ("thesis-64", "lenet-100"):
+        assert not any(isinstance(layer, nn.SparseLinear) for layer in NETS[name].at(None).model(0))
+
+
+@pytest.mark.parametrize("rival", _networks.RIVALS)
+def test_a_rival_predicts_what_its_network_gives(rival: str) -> None:
+    if package := _networks.RIVALS[rival].package:
+        pytest.importorskip(package)
+    task = Task.random(NETS["lenet-100"], 200, lr=0.2)
+    loop, ours = _networks.RIVALS[rival].make(task), _networks.sparse(task)
+    x = task.x[:7]
+    assert loop.predict(x).shape == (7, 10)
+    before, wanted = loop.predict(x), ours.predict(x)
+    np.testing.assert_array_equal(before.argmax(1), wanted.argmax(1))
+    if rival != "sklearn":  # probabilities
+        np.testing.assert_allclose(before, wanted, rtol=1e-3, atol=1e-4)
+    loop()
+    assert not np.array_equal(loop.predict(x), before)
+
+
 def test_results_stay_small(trained: dict[str, Any]) -> None:
     assert len(json.dumps(trained, indent=1)) < 100_000
 
@@ -156,6 +195,7 @@ def test_a_dense_rival_that_does_not_learn_is_found() -> None:
         ("--json /no/such/folder/out.json", "/no/such/folder is not a folder"),
         ("--plot out.xyz", "--plot draws .png, .svg or .pdf"),
         ("--rows 10 --threads 1 --nets lenet-100", "give no batch of 100"),
+        ("--sparsities 0.5,2", "expected a fraction of zeros from 0 to below 1; got '2'"),
     ],
 )
 def test_a_bad_argument_of_training_ends_with_code_2(

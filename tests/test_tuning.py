@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import nnsparse as ns
-from nnsparse import jit, machine, tuning
+from nnsparse import jit, machine, plan, tuning
 from nnsparse.machine import Choices
 from nnsparse.topology import Topology
 
@@ -40,10 +40,15 @@ def test_measured_choices_are_used_and_saved_on_request(home, save):
     machine.use(None)
     assert machine.remembered() == (found if save else None)
     # What was found is a plan that can be built, at every density.
+    machine.use(found)
     for density in (0.9, 0.3, 0.05, 0.001):
         topology = Topology.random((100, 3000), density=density, rng=0)
         slab = found.slab(3000, density)
         assert slab * topology.density >= 2 or slab >= 3000
+        built = plan.build(topology)
+        assert built.forward.slab == slab
+        assert (built.quads is not None) == (density >= found.quads)
+        assert sorted(built.source) == list(range(topology.nnz))
 
 
 def test_the_smallest_slab_and_its_cuts_follow_the_times(home, monkeypatch):
