@@ -7,7 +7,7 @@ accuracy; `why` says what was tried. Where it says nothing, the setting is the p
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from nnsparse import nn, sparsify
+from nnsparse.schedule import cosine
 from nnsparse.sparsify import Recipe, shares
 
 SIZES = (784, 300, 100, 10)
+BATCH = 100
 FULL_STEPS = 54_000  # of the whole recipe: 100 epochs of 540 mini-batches of 100
 FEWEST = 9  # steps between two updates of a training that is shortened, however short
 
@@ -85,13 +87,22 @@ class Method:
         words = [*map(str, bound.args), *(f"{k}={_text(v)}" for k, v in bound.keywords.items())]
         parts = [f"{bound.func.__name__}({', '.join(words)})"]
         parts += [f"every {self.every} steps"] if self.every else []
-        parts += [f"{self.batches} mini-batches"] if self.batches else []
+        parts += [f"data: {self.batches} × {BATCH} samples"] if self.batches else []
         parts += [f"{self.search:.0%} more epochs before"] if self.search else []
         return ", ".join([*parts, "sparse start" if self.sparse_start else "from all weights"])
 
 
 def _text(value: Any) -> str:
-    return value.__name__ if callable(value) and hasattr(value, "__name__") else repr(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    name = getattr(value, "__name__", None)  # of a function: an allocation, a criterion
+    return repr(value) if name is None else str(name)
+
+
+def annealed_set(sparsity: float, *, every: int, drop: float = 0.5, std: float = 0.0) -> Recipe:
+    """SET with a drop fraction that falls along half a cosine, as Dettmers & Zettlemoyer ran it for their table."""
+    recipe = sparsify.set_(sparsity, every=every, std=std)
+    return replace(recipe, drop_fraction=cosine(drop, 0.005))
 
 
 def size() -> int:

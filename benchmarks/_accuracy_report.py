@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks import _machine
 from benchmarks._accuracy_targets import (
     PUBLISHED,
+    ROUNDING,
     Goal,
     Result,
     Run,
@@ -71,7 +72,7 @@ def _accuracies(result: Result) -> str:
         best = None if short else best_published(sparsity)
         accuracy, spread = percent(runs), deviation(runs)
         text = f"{accuracy:.2f}" + ("" if spread is None else f" ±{spread:.2f}")
-        if best is not None and accuracy >= best:
+        if best is not None and accuracy >= best - ROUNDING:
             text = f"**{text}**"
         return f"{text} {MISSED}" if (name, sparsity) in missed else text
 
@@ -80,7 +81,7 @@ def _accuracies(result: Result) -> str:
         for name, about in result["methods"].items()
     ]
     rows += [
-        [name, "published", *(f"{row[c]:.2f}" if c in row else "" for c in columns)]
+        [f"{name}, published", "", *(f"{row[c]:.2f}" if c in row else "" for c in columns)]
         for name, row in PUBLISHED.items()
         if not short and any(c in row for c in columns)
     ]
@@ -204,16 +205,16 @@ def _seeds(n: int) -> str:
 
 
 def plot(result: Result, path: Path) -> None:
-    """Draw test accuracy over sparsity, a panel for what has a fixed pattern or prunes, one for dynamic methods."""
+    """Draw test accuracy over sparsity: a panel for fixed patterns and pruning, one for dynamic methods; no N:M."""
     from matplotlib.figure import Figure
 
     short, found = shortened(result), cells(result)
-    used = {name: kinds for name, kinds in _PANELS.items() if _names(result, kinds)}
-    own = {about["kind"] for about in result["methods"].values()}
-    panels = used or {"": tuple(own)}
+    drawn = {name: kinds for name, kinds in _PANELS.items() if _names(result, kinds)}
+    panels = drawn or {"": tuple({about["kind"] for about in result["methods"].values()})}
     figure = Figure(figsize=(1 + 6 * len(panels), 5.6), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-    columns = sorted({c for _, c in found} - {0.0}) or [0.0]
+    names = {name for kinds in panels.values() for name in _names(result, kinds)}
+    columns = sorted({c for name, c in found if name in names})
     for ax, (title, kinds) in zip(axes, panels.items(), strict=True):
         _panel(ax, result, _names(result, kinds), columns)
         if not short:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import _images
-from benchmarks._accuracy_methods import METHODS, Method, size
+from benchmarks._accuracy_methods import BATCH, METHODS, Method, size
 from nnsparse import datasets, jit, nn, optim
 from nnsparse.allocation import exact_count
 from nnsparse.data import DataLoader
@@ -27,7 +27,7 @@ from nnsparse.train import evaluate
 
 Array = NDArray[Any]
 Split = tuple[Array, Array]
-EPOCHS, BATCH = 100, 100
+EPOCHS = 100
 LR, FACTOR, DROP_AT = 0.1, 0.1, 25_000 / 54_000  # the rate × FACTOR after every such part
 MOMENTUM, DECAY = 0.9, 5e-4
 MEAN, STD = 0.1307, 0.3081

@@ -57,12 +57,13 @@ def steady(step: Callable[[], object], steps: int, warm: int) -> Allocations:
         growth = tracemalloc.get_traced_memory()[0] - before
         watch.held = tracemalloc.get_traced_memory()[0]
         tracemalloc.reset_peak()
+        other = sys.getprofile()
         sys.setprofile(watch)
         try:
             for _ in range(steps):
                 step()
         finally:
-            sys.setprofile(None)
+            sys.setprofile(other)
     finally:
         tracemalloc.stop()
     return Allocations(watch.largest, watch.where, growth)

@@ -34,9 +34,9 @@ from tqdm import tqdm
 
 from benchmarks import _common, _images, _machine, _program, _rivals, training
 from benchmarks._accuracy_jobs import run_all
-from benchmarks._accuracy_methods import METHODS
+from benchmarks._accuracy_methods import BATCH, METHODS
 from benchmarks._accuracy_report import plot, report
-from benchmarks._accuracy_run import BATCH, EPOCHS, MOMENTUM, RunError, Task
+from benchmarks._accuracy_run import EPOCHS, MOMENTUM, RunError, Task
 from benchmarks._networks import RIVALS
 from nnsparse import datasets
 
@@ -189,6 +189,7 @@ def timed(settings: Settings, rivals: Mapping[str, _rivals.Rival]) -> dict[str, 
     chosen = training.Settings(
         nets=(NET,),
         momentum=MOMENTUM,
+        rows=settings.samples,
         threads=settings.threads,
         repeats=settings.repeats,
         rivals=TIMED,

@@ -6,7 +6,7 @@
 >>> optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 """
 
-from nnsparse import data, datasets, inference, kernels, nn, optim, schedule, train
+from nnsparse import data, datasets, inference, kernels, nn, optim, schedule, sparsify, train
 from nnsparse.autograd import Tensor, grad, no_grad, tensor
 from nnsparse.gradcheck import check_gradients
 from nnsparse.inference import compile
@@ -42,6 +42,7 @@ __all__ = [
     "profile",
     "schedule",
     "set_num_threads",
+    "sparsify",
     "tensor",
     "train",
 ]

@@ -6,6 +6,7 @@ changes, so an optimizer never goes stale; `SparseParameter.move_to` is the only
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from scipy import sparse
 
 from nnsparse import tiles
 from nnsparse.autograd import Tensor
-from nnsparse.plan import storage
+from nnsparse.kernels import planning
+from nnsparse.plan import begin
 from nnsparse.topology import Topology
 
 Array = NDArray[Any]
@@ -53,6 +55,26 @@ class Parameter(Tensor):
     def planned(self, array: Array) -> Array:
         """Return an array in the order in which it is saved, in that of the values: the inverse of `canonical`."""
         return array
+
+
+def storage(topology: Topology) -> Array:
+    """Return, for each nonzero in canonical order, where a parameter keeps its value, (nnz,): `plan.positions`.
+
+    The values of a full topology lie as they are, row by row: dense kernels multiply with them.
+
+    The array is read-only and shared: whoever asks while somebody holds it gets the same one, and it is freed when
+    nobody does, or when the plan is built of which it is the first half.
+    """
+    known = topology._derived.get("storage")
+    order: Array | None = None if known is None else known()
+    if order is None:
+        if topology.is_full:
+            order = np.arange(topology.nnz, dtype=np.uint32 if topology.nnz < 2**32 else np.int64)
+            order.flags.writeable = False
+        else:
+            order = begin(topology)
+        topology._derived["storage"] = weakref.ref(order)
+    return order
 
 
 class SparseParameter(Parameter):
@@ -97,7 +119,7 @@ class SparseParameter(Parameter):
         source = self.data if array is None else array
         if self._topology.is_full:
             return np.array(source)
-        return np.asarray(source[storage(self._topology)])
+        return source.take(storage(self._topology))
 
     def planned(self, array: Array) -> Array:
         """Return `array` (nnz,), which is in canonical CSR order, in plan order."""
@@ -137,22 +159,23 @@ class SparseParameter(Parameter):
             raise ValueError(
                 f"move_to expects a topology of shape {self._topology.shape}; got {topology.shape}"
             )
+        before, after = storage(self._topology), storage(topology)
         origin = topology.positions_in(self._topology)
-        newcomers = origin < 0
+        source, newcomers = np.empty(after.size, np.int64), np.empty(after.size, np.int64)
+        n = planning.join_moves(origin, before if before.size else after, after, source, newcomers)
+        newcomers = newcomers[:n]
         fill_array = np.asarray(fill, dtype=self.dtype)
-        if fill_array.ndim and fill_array.shape != (int(newcomers.sum()),):
+        if fill_array.ndim and fill_array.shape != newcomers.shape:
             raise ValueError(
-                f"move_to expects one fill value or {int(newcomers.sum())} of them, one per "
+                f"move_to expects one fill value or {newcomers.size} of them, one per "
                 f"newcomer; got {fill_array.shape}"
             )
-        before, after = storage(self._topology), storage(topology)
-        source = before[np.where(newcomers, 0, origin)] if before.size else None
 
         def moved(array: Array, value: Array | float) -> Array:
-            values = np.zeros(topology.nnz, array.dtype) if source is None else array[source]
-            values[newcomers] = value
-            out = tiles.aligned(values)
-            out[after] = values
+            out = tiles.aligned(np.broadcast_to(array.dtype.type(0), source.shape))
+            if array.size:
+                array.take(source, out=out, mode="clip")  # no position is out of range
+            out[newcomers] = value
             return out
 
         data = moved(self.data, fill_array)

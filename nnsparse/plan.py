@@ -150,6 +150,13 @@ def _index_dtype(largest: int) -> type[np.unsignedinteger[Any]]:
     return np.uint8 if largest < 2**8 else np.uint16 if largest < 2**16 else np.uint32
 
 
+def _shift(slab: int) -> int:
+    """Return the logarithm of the inputs per slab."""
+    if slab < 1 or slab & (slab - 1):
+        raise ValueError(f"slab: expected a power of two; got {slab}")
+    return slab.bit_length() - 1
+
+
 def _room(pointers: Array, units: Array, n_slabs: int) -> int:
     """Return the most nonzeros of one panel and slab, rounded up; panel p has rows units[p] to units[p + 1] of each."""
     steps = np.diff(units)
@@ -162,23 +169,23 @@ def _room(pointers: Array, units: Array, n_slabs: int) -> int:
 def _build_slabs(
     n_out: int, n_in: int, indptr: Array, columns: Array, slab: int
 ) -> tuple[Slabs, Array]:
-    """Return the slabs of a CSR pattern and the plan position of each canonical nonzero."""
-    nnz = columns.size
+    """Return the slabs of a CSR pattern and the plan position of each canonical nonzero, read-only."""
+    nnz, shift = columns.size, _shift(slab)
     n_slabs = max(1, -(-n_in // slab))
     panels = panel_bounds(indptr)
     position_type = np.int32 if nnz < 2**31 else np.int64
     counts = np.zeros(n_slabs * n_out, position_type)
-    planning.count_runs(indptr, columns, panels, slab, n_slabs, counts)
+    planning.count_runs(indptr, columns, panels, shift, n_slabs, counts)
     pointers = np.empty(counts.size + 1, position_type)
     outputs = np.empty(counts.size, np.uint16 if n_out <= 2**16 else np.uint32)
     starts = np.empty(counts.size, position_type)
     histogram = np.empty(int(counts.max(initial=0)) + 2, np.int64)
-    planning.order_runs(counts, panels, n_slabs, histogram, pointers, outputs, starts)
+    most = planning.order_runs(counts, panels, n_slabs, histogram, pointers, outputs, starts)
     indices = np.empty(nnz, _index_dtype(min(slab, max(n_in, 1)) - 1))
     positions = np.empty(nnz, np.uint32 if nnz < 2**32 else np.int64)
-    planning.fill_slabs(indptr, columns, panels, slab, n_slabs, starts, indices, positions)
-    room = _room(pointers, panels, n_slabs)
-    return Slabs(slab, indices, pointers, outputs, panels, room), positions
+    planning.fill_slabs(indptr, columns, panels, shift, n_slabs, counts, starts, indices, positions)
+    positions.flags.writeable = False
+    return Slabs(slab, indices, pointers, outputs, panels, -(-most // 16) * 16), positions
 
 
 _BITS = np.array([mask.bit_count() for mask in range(1, MASKS + 1)])
@@ -187,8 +194,8 @@ _BITS = np.array([mask.bit_count() for mask in range(1, MASKS + 1)])
 def _build_quads(
     n_out: int, n_in: int, indptr: Array, columns: Array, slab: int
 ) -> tuple[Quads, Array]:
-    """Return the quads of a CSR pattern and the position of each canonical nonzero in their order."""
-    nnz = columns.size
+    """Return the quads of a CSR pattern and the position of each canonical nonzero in their order, read-only."""
+    nnz, shift = columns.size, _shift(slab)
     n_slabs = max(1, -(-n_in // slab))
     panels = panel_bounds(indptr)
     panels[1:-1] = panels[1:-1] // 4 * 4
@@ -196,16 +203,17 @@ def _build_quads(
     n_blocks = n_slabs * -(-n_out // 4)
     masks = np.zeros(n_in, np.uint8)
     counts = np.zeros((n_blocks, MASKS), _index_dtype(min(slab, n_in)))
-    planning.count_quads(indptr, columns, panels, slab, n_slabs, masks, counts)
+    planning.count_quads(indptr, columns, panels, shift, n_slabs, masks, counts)
     starts, firsts = (np.empty(n_blocks + 1, position_type) for _ in range(2))
     planning.point_quads(counts, _BITS, starts, firsts)
     indices = np.empty(int(counts.sum(dtype=np.int64)), _index_dtype(min(slab, max(n_in, 1)) - 1))
     positions = np.empty(nnz, np.uint32 if nnz < 2**32 else np.int64)
     slots, cursors = np.empty(n_in, np.int64), np.empty((n_slabs, MASKS, 2), np.int64)
     planning.fill_quads(
-        indptr, columns, panels, slab, n_slabs, counts, _BITS, starts, firsts, masks, slots,
+        indptr, columns, panels, shift, n_slabs, counts, _BITS, starts, firsts, masks, slots,
         cursors, indices, positions,
     )  # fmt: skip
+    positions.flags.writeable = False
     room = _room(starts, -(-panels // 4), n_slabs)
     return Quads(slab, indices, counts, starts, firsts, panels, room), positions
 
@@ -229,9 +237,9 @@ def build(topology: Topology, slab: int | None = None, quads: bool | None = None
     n_out, n_in = topology.shape
     indptr, columns = topology._indptr, topology._columns
     chosen, density = _chosen(topology), topology.density
-    forward, positions = _build_slabs(
-        n_out, n_in, indptr, columns, slab or chosen.slab(n_in, density)
-    )
+    begun = None if slab else topology._derived.pop("begun", None)  # by `begin`
+    size = slab or chosen.slab(n_in, density)
+    forward, positions = begun or _build_slabs(n_out, n_in, indptr, columns, size)
     tiled, tiled_source = None, None
     if density >= chosen.quads if quads is None else quads:
         tiled, moved = _build_quads(n_out, n_in, indptr, columns, slab or chosen.base)
@@ -267,20 +275,24 @@ def plan_of(topology: Topology) -> Plan:
 def positions(topology: Topology, slab: int | None = None) -> Array:
     """Return, for each nonzero in canonical order, its position in plan order, (nnz,) integers.
 
-    `values_in_plan_order[positions] == values_in_canonical_order`. Computed afresh in O(nnz): keeping it would cost
-    4 bytes per nonzero for something that only export and topology updates use.
+    `values_in_plan_order[positions] == values_in_canonical_order`. Read-only; made in O(nnz) at each call, not kept.
     """
     n_out, n_in = topology.shape
     slab = slab or _chosen(topology).slab(n_in, topology.density)
     return _build_slabs(n_out, n_in, topology._indptr, topology._columns, slab)[1]
 
 
-def storage(topology: Topology) -> Array:
-    """Return, for each nonzero in canonical order, where a parameter keeps its value: the position in plan order.
-
-    The values of a full topology lie as they are, row by row: dense kernels multiply with them.
-    """
-    return np.arange(topology.nnz) if topology.is_full else positions(topology)
+def begin(topology: Topology) -> Array:
+    """Return `positions` of a topology; without a plan yet, as the first half of one, kept until `plan_of` needs it."""
+    derived = topology._derived
+    if "plan" in derived:
+        return positions(topology)
+    begun: tuple[Slabs, Array] | None = derived.get("begun")
+    if begun is None:
+        slab = _chosen(topology).slab(topology.shape[1], topology.density)
+        begun = _build_slabs(*topology.shape, topology._indptr, topology._columns, slab)
+        derived["begun"] = begun
+    return begun[1]
 
 
 def plans_built() -> int:

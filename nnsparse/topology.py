@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from scipy import sparse
 
 from nnsparse.allocation import Shape, check_shape, draw, exact_count
+from nnsparse.kernels import planning
 
 Ints: TypeAlias = NDArray[Any]  # int32 or int64, by size
 Seed: TypeAlias = np.random.Generator | int | None
@@ -413,7 +414,16 @@ class Topology:
     # ------------------------------------------------------------ set algebra
 
     def __or__(self, other: Topology) -> Topology:
-        return self._combine(other, lambda a, b: a.maximum(b))
+        if not isinstance(other, Topology):
+            return NotImplemented
+        self._check_same_shape(other)
+        most = self.nnz + other.nnz
+        indptr = np.empty(self.shape[0] + 1, _index_dtype(most))
+        columns = np.empty(most, self._columns.dtype)
+        planning.merge_patterns(
+            self._indptr, self._columns, other._indptr, other._columns, indptr, columns
+        )
+        return Topology._canonical(self.shape, indptr, columns[: indptr[-1]])
 
     def __and__(self, other: Topology) -> Topology:
         return self._combine(other, lambda a, b: a.minimum(b))
@@ -475,13 +485,11 @@ class Topology:
         array([ 0, -1,  1])
         """
         self._check_same_shape(other)
-        keys, wanted = other._keys(), self._keys()
-        if not keys.size:
-            return np.full(self.nnz, -1, np.int64)
-        places = np.searchsorted(keys, wanted)
-        np.minimum(places, keys.size - 1, out=places)
-        places[keys[places] != wanted] = -1
-        return places
+        found, places = np.empty(self.nnz, np.int64), np.empty(self.shape[1], np.int64)
+        planning.find_positions(
+            self._indptr, self._columns, other._indptr, other._columns, places, found
+        )
+        return found
 
     def random_free(self, k: int, rng: Seed = None) -> Topology:
         """Draw exactly k positions that are *not* in this topology, every set equally likely.

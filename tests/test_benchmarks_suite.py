@@ -69,18 +69,8 @@ THESIS = thesis.Settings(
     rivals=("nnsparse", "csr", "csc", "coo", "numpy"),
 )
 MEMORY = memory.Settings(sizes=(80, 70, 10), batch=20, rows=40, steps=1, threads=1)
-TINY = {
-    "crossover": CROSSOVER,
-    "multicore": MULTICORE,
-    "thesis": THESIS,
-    "memory": MEMORY,
-}
-MODULES: dict[str, Any] = {
-    "crossover": crossover,
-    "multicore": multicore,
-    "thesis": thesis,
-    "memory": memory,
-}
+TINY = {"crossover": CROSSOVER, "multicore": MULTICORE, "thesis": THESIS, "memory": MEMORY}
+MODULES = {"crossover": crossover, "multicore": multicore, "thesis": thesis, "memory": memory}
 
 
 @pytest.fixture(scope="module")
@@ -340,12 +330,8 @@ def test_of_mnist_the_first_images_are_taken(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(datasets, "mnist", lambda download: (data, data))
     name, (x, y), (x_test, y_test) = _images.images(30, 20)
     assert name == "MNIST"
-    assert (len(x), y.tolist(), len(x_test), y_test.tolist()) == (
-        30,
-        [*range(30)],
-        20,
-        [*range(20)],
-    )
+    assert (len(x), len(x_test)) == (30, 20)
+    assert (y.tolist(), y_test.tolist()) == ([*range(30)], [*range(20)])
 
 
 def test_a_report_warns_that_the_images_were_not_mnist_s(

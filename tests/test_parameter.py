@@ -2,14 +2,15 @@
 
 import copy
 import pickle
+import weakref
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnsparse.parameter import Parameter, SparseParameter
-from nnsparse.plan import positions
+from nnsparse.parameter import Parameter, SparseParameter, storage
+from nnsparse.plan import plan_of, positions
 from nnsparse.testing import random_topology
 from nnsparse.topology import Topology
 
@@ -195,6 +196,33 @@ def test_a_bad_move_is_refused_and_changes_nothing():
     assert empty.topology.nnz == 0
     np.testing.assert_array_equal(p.data, data)
     assert p.buffers.keys() == buffers.keys()
+
+
+# ---------------------------------------------------------------- where values are stored
+
+
+def test_the_order_of_the_values_is_shared_while_somebody_holds_it_and_freed_afterwards():
+    for topology in (Topology.random((40, 300), density=0.1, rng=0), Topology.full((4, 5))):
+        plan_of(topology)
+        order = storage(topology)
+        assert storage(topology) is order
+        with pytest.raises(ValueError, match="read-only"):
+            order[0] = 1
+        alive = weakref.ref(order)
+        del order
+        assert alive() is None
+
+
+def test_a_moved_parameter_keeps_its_order_until_the_plan_is_built_of_it():
+    p = sparse_parameter(Topology.random((40, 300), density=0.1, rng=0))
+    p.move_to(Topology.random((40, 300), density=0.1, rng=1))
+    alive = weakref.ref(storage(p.topology))
+    assert alive() is not None
+    order, values = alive().copy(), p.canonical()
+    plan_of(p.topology)
+    assert alive() is None
+    np.testing.assert_array_equal(positions(p.topology), order)
+    np.testing.assert_array_equal(p.canonical(), values)
 
 
 # ---------------------------------------------------------------- copies

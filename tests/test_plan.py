@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from nnsparse import plan as plans
 from nnsparse.machine import Choices
-from nnsparse.plan import PANELS, Quads, build, panel_bounds, plan_of, plans_built, positions
+from nnsparse.plan import PANELS, Quads, begin, build, panel_bounds, plan_of, plans_built, positions
 from nnsparse.testing import odd_topologies, random_topology
 from nnsparse.topology import Topology
 
@@ -202,6 +202,25 @@ def test_a_very_wide_and_sparse_plan_takes_memory_in_the_number_of_nonzeros(shap
     by_transposed = np.empty(nnz, np.int64)
     by_transposed[source] = runs
     np.testing.assert_array_equal(by_transposed[order], columns)
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**32 - 1))
+def test_a_plan_that_was_begun_is_the_one_that_is_built_at_once(seed):
+    topology = random_topology(np.random.default_rng(seed), 150, 400)
+    whole = build(topology)
+    np.testing.assert_array_equal(begin(topology), positions(topology))
+    finished = build(topology)
+    for name in ("indices", "pointers", "outputs", "panels", "slab", "room"):
+        np.testing.assert_array_equal(getattr(finished.forward, name), getattr(whole.forward, name))
+    np.testing.assert_array_equal(finished.source, whole.source)
+
+
+@pytest.mark.parametrize("slab", [3, 100, -4])
+def test_a_forced_slab_that_is_no_power_of_two_is_refused(slab):
+    topology = Topology.random((30, 40), density=0.1, rng=0)
+    with pytest.raises(ValueError, match=f"slab: expected a power of two; got {slab}"):
+        build(topology, slab)
 
 
 def test_a_plan_is_built_once_for_a_topology_and_kept_with_it():

@@ -406,6 +406,16 @@ def test_positions_in_moves_values_to_another_topology(pair):
     np.testing.assert_array_equal(a.positions_in(a), np.arange(a.nnz))
 
 
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0), (1, 1), (2, 70_000)])
+def test_positions_and_unions_of_empty_and_wide_topologies(shape):
+    empty, full = Topology.empty(shape), Topology.full(shape)
+    np.testing.assert_array_equal(full.positions_in(empty), np.full(full.nnz, -1))
+    np.testing.assert_array_equal(empty.positions_in(full), np.empty(0))
+    np.testing.assert_array_equal(full.positions_in(full), np.arange(full.nnz))
+    assert empty | full == full | empty == full | full == full
+    assert_canonical(empty | full)
+
+
 @given(masks(1), st.data(), SEED)
 def test_random_free_draws_exactly_k_positions_outside(mask, data, seed):
     topology = Topology.from_dense(mask[0])

@@ -69,13 +69,13 @@ def cross_entropy(
     z, d, data = _buffers(logits)
     weight = _weight("cross_entropy", reduction, batch)
     lanes = z.shape[0] * z.shape[2]
-    scratch = np.empty((2, lanes))
+    scratch = tiles.empty((2, lanes), np.float64)
     total = kernels.cross_entropy(
         z,
         classes,
         float(label_smoothing),
         weight,
-        np.empty(lanes, z.dtype),
+        tiles.empty((lanes,), z.dtype),
         scratch[0],
         scratch[1],
         d,
@@ -106,7 +106,7 @@ def mse(logits: Tensor, targets: ArrayLike, reduction: str = "mean") -> Tensor:
     values = _targets("mse", targets, logits)
     weight = _weight("mse", reduction, values.size)
     z, d, data = _buffers(logits)
-    total = kernels.squared_error(z, values, weight, np.empty(z.shape[0] * z.shape[2]), d)
+    total = kernels.squared_error(z, values, weight, tiles.empty((z.shape[0] * z.shape[2],), np.float64), d)
 
     def slope(x: Tensor) -> Tensor:
         return multiply(subtract(x, values.reshape(x.shape)), 2.0 * weight)
@@ -134,7 +134,7 @@ def bce_with_logits(logits: Tensor, targets: ArrayLike, reduction: str = "mean")
         )
     weight = _weight("bce_with_logits", reduction, values.size)
     z, d, data = _buffers(logits)
-    total = kernels.logistic(z, values, weight, np.empty(z.shape[0] * z.shape[2]), d)
+    total = kernels.logistic(z, values, weight, tiles.empty((z.shape[0] * z.shape[2],), np.float64), d)
 
     def slope(x: Tensor) -> Tensor:
         return multiply(subtract(sigmoid(x), values.reshape(x.shape)), weight)

@@ -31,7 +31,7 @@ def sum_samples(g: Tensor) -> Tensor:
     """Return the sum over the samples of (batch, n_features): plain, (n_features,)."""
     if g.batch is None:
         return arithmetic.sum(g, 0)
-    out = np.empty(g.data.shape[1], g.data.dtype)
+    out = tiles.empty((g.data.shape[1],), g.data.dtype)
     kernels.sum_samples_kernel(g.data, out)
     like = g.detach()
     return record(

@@ -50,8 +50,7 @@ def targets_of(model: Module, optimizer: Optimizer, skip: Sequence[str]) -> tupl
     ValueError
         If it does not, or there are none.
     """
-    once = {id(t.layer): t for t in reversed(targets(model, skip))}  # a shared layer counts once
-    found = tuple(reversed(once.values()))
+    found = targets(model, skip)
     trained = {id(parameter) for parameter in optimizer.params}
     for target in found:
         if id(target.weight) not in trained:

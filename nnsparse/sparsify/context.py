@@ -136,11 +136,11 @@ def targets(model: Module, skip: Sequence[str] = ()) -> tuple[Target, ...]:
     """
     if not isinstance(model, Module):
         raise TypeError(f"expected a model (nn.Module); got {type(model).__name__}")
-    found = [
-        Target(name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, SparseLinear)
-    ]
+    found: list[Target] = []
+    for name, module in model.named_modules():
+        # A layer that is used twice is one target.
+        if isinstance(module, SparseLinear) and all(t.layer is not module for t in found):
+            found.append(Target(name, module))
     unknown = set(skip) - {target.name for target in found}
     if unknown:
         raise ValueError(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nnsparse.parameter import SparseParameter
+from nnsparse.parameter import SparseParameter, storage
 from nnsparse.sparsify.context import Target
 from nnsparse.sparsify.units import Mask, subset
 from nnsparse.topology import Topology
@@ -67,12 +67,15 @@ class Change:
         Of the grown weights, in canonical order.
     rest : Topology or None
         Where the kept weights are, if somebody knows it already.
+    order : (nnz,) integers or None
+        `parameter.storage` of the stored weights: held here, it is not worked out again while the change is applied.
     """
 
     kept: Mask
     grown: Topology | None = None
     values: ArrayLike = 0.0
     rest: Topology | None = None
+    order: Array | None = None
 
     @property
     def n_grown(self) -> int:
@@ -201,9 +204,7 @@ def _place(target: Target, change: Change) -> None:
     rest = subset(stored, change.kept) if change.rest is None else change.rest
     weight.move_to(rest | grown, fill[~returning])
     if changed.any():
-        where = np.zeros(weight.topology.nnz, np.bool_)
-        where[grown.positions_in(weight.topology)[changed]] = True
-        _begin(weight, where, fill[changed])
+        _begin(weight, grown.positions_in(weight.topology)[changed], fill[changed])
 
 
 def _place_full(target: Target, change: Change, slots: Sequence[str]) -> None:
@@ -213,23 +214,19 @@ def _place_full(target: Target, change: Change, slots: Sequence[str]) -> None:
         origin = change.grown.positions_in(target.topology)
         fill = np.broadcast_to(np.asarray(change.values, weight.dtype), origin.shape)
         changed = weight.canonical()[origin] != fill
-        where = np.zeros(alive.size, np.bool_)
-        where[origin[changed]] = True
-        _begin(weight, where, fill[changed])
+        _begin(weight, origin[changed], fill[changed])
         alive = alive.copy()
         alive[origin] = True
     set_alive(target, alive, slots)
 
 
-def _begin(weight: SparseParameter, where: Mask, values: Array) -> None:
-    """Give weights, by a mask in canonical order, new values, and zeros in all buffers."""
-    mask = weight.planned(where)
-    filled = weight.canonical()
-    filled[where] = values
-    weight.set_canonical(filled)
+def _begin(weight: SparseParameter, positions: Array, values: Array) -> None:
+    """Give weights, by their canonical positions, new values, and zeros in all buffers."""
+    where = positions if weight.topology.is_full else storage(weight.topology)[positions]
+    weight.data[where] = values
     for name, buffer in weight.buffers.items():
         if name != HELD:
-            buffer[mask] = 0
+            buffer[where] = 0
 
 
 def settle(target: Target, crossover: Crossover) -> bool:

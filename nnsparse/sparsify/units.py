@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nnsparse.kernels import planning
 from nnsparse.kernels.groups import best_n_of_m
 from nnsparse.kernels.select import largest
 from nnsparse.sparsify.context import Target
@@ -252,8 +253,11 @@ def subset(topology: Topology, mask: Mask) -> Topology:
         raise ValueError(
             f"subset expects a mask of shape ({topology.nnz},), one per position; got {mask.shape}"
         )
-    before = np.concatenate([[0], np.cumsum(mask)])
-    return Topology(topology.shape, before[topology.indptr], topology.indices[mask])
+    n = int(np.count_nonzero(mask))
+    indptr, columns = np.empty_like(topology._indptr), np.empty(n + 1, topology._columns.dtype)
+    chosen = np.ascontiguousarray(mask).view(np.uint8)
+    planning.select_positions(topology._indptr, topology._columns, chosen, indptr, columns)
+    return Topology._canonical(topology.shape, indptr, columns[:n])
 
 
 def _whole(groups: Array, scores: Array, k: int) -> Mask:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnsparse.allocation import apportion, exact_count
+from nnsparse.parameter import storage
 from nnsparse.sparsify.context import Context, Target
 from nnsparse.sparsify.holding import Change, alive_count, alive_mask
 from nnsparse.sparsify.recipe import Recipe
@@ -102,6 +104,10 @@ def propose(context: Context, recipe: Recipe, total: int, fraction: float = 0.0)
     way) and keeps its best k_l − g_l, or all it has where those are fewer; then more grow. Units that are no single
     weights may keep fewer than that, and growth makes up for it too.
     """
+    # Who holds these keeps them from being worked out again for each score, value and move.
+    orders = [
+        None if target.topology.is_full else storage(target.topology) for target in context.targets
+    ]
     alive = [alive_mask(target) for target in context.targets]
     scores = _scores(context, recipe)
     present = [s if a is None else s[a] for s, a in zip(scores, alive, strict=True)]
@@ -113,8 +119,10 @@ def propose(context: Context, recipe: Recipe, total: int, fraction: float = 0.0)
         for target, s, a, k in zip(context.targets, scores, alive, keep, strict=True)
     ]
     if recipe.growth is None:
-        return [Change(mask) for mask in kept]
-    return _grown(context, recipe, kept, counts, replaced)
+        changes = [Change(mask) for mask in kept]
+    else:
+        changes = _grown(context, recipe, kept, counts, replaced)
+    return [replace(change, order=order) for change, order in zip(changes, orders, strict=True)]
 
 
 def _scores(context: Context, recipe: Recipe) -> list[Array]:
