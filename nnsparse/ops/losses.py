@@ -106,7 +106,9 @@ def mse(logits: Tensor, targets: ArrayLike, reduction: str = "mean") -> Tensor:
     values = _targets("mse", targets, logits)
     weight = _weight("mse", reduction, values.size)
     z, d, data = _buffers(logits)
-    total = kernels.squared_error(z, values, weight, tiles.empty((z.shape[0] * z.shape[2],), np.float64), d)
+    total = kernels.squared_error(
+        z, values, weight, tiles.empty((z.shape[0] * z.shape[2],), np.float64), d
+    )
 
     def slope(x: Tensor) -> Tensor:
         return multiply(subtract(x, values.reshape(x.shape)), 2.0 * weight)
@@ -134,7 +136,9 @@ def bce_with_logits(logits: Tensor, targets: ArrayLike, reduction: str = "mean")
         )
     weight = _weight("bce_with_logits", reduction, values.size)
     z, d, data = _buffers(logits)
-    total = kernels.logistic(z, values, weight, tiles.empty((z.shape[0] * z.shape[2],), np.float64), d)
+    total = kernels.logistic(
+        z, values, weight, tiles.empty((z.shape[0] * z.shape[2],), np.float64), d
+    )
 
     def slope(x: Tensor) -> Tensor:
         return multiply(subtract(sigmoid(x), values.reshape(x.shape)), weight)
