@@ -47,6 +47,7 @@ def folder(text: str) -> Path:
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     only = _common.names(tuple(PARTS), "benchmark")
+    default = tuple(name for name, entry in PARTS.items() if entry.always)
     rivals = _common.names(known_rivals(), "rival")
     threads = min(2, os.cpu_count() or 1)
     p = argparse.ArgumentParser(
@@ -54,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--quick", action="store_true", help="small: three minutes on two cores")
     p.add_argument(
-        "--only", type=only, default=tuple(PARTS), metavar="A,B", help=f"of {', '.join(PARTS)}"
+        "--only", type=only, default=default, metavar="A,B", help=f"of {', '.join(PARTS)}"
     )
     p.add_argument("--list", action="store_true", help="say what there is, run nothing")
     p.add_argument(

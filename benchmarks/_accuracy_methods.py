@@ -1,7 +1,8 @@
 """The methods of `accuracy`, their settings and why they have them; what others have published.
 
 A setting was chosen by the validation accuracy of one seed on the full recipe, never by the test
-accuracy; `why` says what was tried. Where it says nothing, the setting is the paper's.
+accuracy; `why` says what was tried, its numbers are validation accuracies in percent. Where it says
+nothing, the settings are the paper's.
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ class Method:
         Mini-batches for criteria that need data.
     search : float
         Epochs, as a fraction of the training, that come before it at the first learning rate.
+    gain : float
+        What the initial weights, of He et al., are multiplied by.
+    own : float or None
+        The only sparsity it can have; None for any.
     why : str
         Why the settings are not the paper's, or what else has to be known.
     """
@@ -51,6 +56,7 @@ class Method:
     sparse_start: bool = False
     batches: int = 0
     search: float = 0.0
+    gain: float = 1.0
     own: float | None = None
     why: str = ""
 
@@ -77,7 +83,10 @@ class Method:
         """Return the network before training, all its layers sparse ones (full, where it has all weights)."""
         rng = np.random.default_rng([seed, 0])
         wanted = sparsity if self.sparse_start else None
-        return sparsify.prunable(nn.mlp(SIZES, sparsity=wanted, rng=rng))
+        model = sparsify.prunable(nn.mlp(SIZES, sparsity=wanted, rng=rng))
+        for target in sparsify.targets(model):
+            target.weight.data *= self.gain
+        return model
 
     def settings(self) -> str:
         """Return the settings as a line: "rigl(drop=0.3), every 500 steps, sparse start"."""
@@ -88,6 +97,7 @@ class Method:
         parts = [f"{bound.func.__name__}({', '.join(words)})"]
         parts += [f"every {self.every} steps"] if self.every else []
         parts += [f"data: {self.batches} × {BATCH} samples"] if self.batches else []
+        parts += [f"initial weights × {self.gain:g}"] if self.gain != 1.0 else []
         parts += [f"{self.search:.0%} more epochs before"] if self.search else []
         return ", ".join([*parts, "sparse start" if self.sparse_start else "from all weights"])
 
@@ -99,8 +109,8 @@ def _text(value: Any) -> str:
     return repr(value) if name is None else str(name)
 
 
-def annealed_set(sparsity: float, *, every: int, drop: float = 0.5, std: float = 0.0) -> Recipe:
-    """SET with a drop fraction that falls along half a cosine, as Dettmers & Zettlemoyer ran it for their table."""
+def annealed_set(sparsity: float, *, every: int, drop: float, std: float) -> Recipe:
+    """SET with SNFS' drop fraction, falling along half a cosine, in place of a constant."""
     recipe = sparsify.set_(sparsity, every=every, std=std)
     return replace(recipe, drop_fraction=cosine(drop, 0.005))
 
@@ -114,20 +124,60 @@ s = sparsify
 METHODS: Mapping[str, Method] = {
     "dense": Method("dense", own=0.0),
     "random": Method("static", s.random, sparse_start=True),
-    "random-uniform": Method("static", partial(s.random, allocation=shares.uniform)),
-    "magnitude": Method("before", s.magnitude),
-    "snip": Method("before", s.snip, batches=1),
+    "random-uniform": Method(
+        "static",
+        partial(s.random, allocation=shares.uniform),
+        why="What the shares of the layers do: 66.3 at 98 %, where 20 weights are left to the last",
+    ),
+    "magnitude": Method(
+        "before",
+        partial(s.magnitude, allocation=shares.erdos_renyi),
+        why="Erdős-Rényi shares, as one threshold for untrained weights empties the first, widest layer: 10.5 at 98 %, "
+        "against 96.8",
+    ),
+    "snip": Method(
+        "before",
+        s.snip,
+        batches=10,
+        gain=0.25,
+        why="Initial weights of a quarter: 97.5 at 98 % with two seeds, 98.3 at 95 %; of a half 97.7 and 97.5, 98.1; "
+        "of the full size 97.4 and 97.1, 98.3; normally distributed 97.2, rescaled to the fan-ins left 96.2. 1, 10 or "
+        "100 mini-batches make no difference",
+    ),
     "grasp": Method("before", s.grasp, batches=1),
     "synflow": Method("before", s.synflow),
     "agp": Method("pruning", s.agp, every=100),
     "one_cycle": Method("pruning", s.one_cycle, every=100),
     "iterative": Method("pruning", s.iterative),
     "lottery_ticket": Method(
-        "pruning", partial(s.lottery_ticket, rounds=5, rewind=1 / 150, end=1 / 3), search=0.5
+        "pruning",
+        partial(s.lottery_ticket, rounds=5, rewind=1 / 150, end=1 / 3),
+        search=0.5,
+        why="50 epochs more than the others: five of 10 at the first learning rate find the ticket, which then has the "
+        "whole recipe, from the weights after one epoch",
     ),
-    "obd": Method("pruning", s.obd, batches=10),
-    "set": Method("dynamic", s.set_, every=540, sparse_start=True),
-    "rigl": Method("dynamic", s.rigl, every=100, sparse_start=True),
+    "obd": Method(
+        "pruning",
+        partial(s.obd, at=0.25),
+        batches=10,
+        why="Pruned before the learning rate falls (after 0.46 of the training): 97.8 at 98 %, at half of it 97.5",
+    ),
+    "set": Method(
+        "dynamic",
+        partial(annealed_set, drop=0.5, std=0.0),
+        every=270,
+        sparse_start=True,
+        why="The paper's constant 0.3 with new weights from N(0, 0.1²) once an epoch stirs up the network to the end: "
+        "97.5 at 98 %. Falling from 0.5 as in SNFS: 98.0, with new weights at "
+        "zero 98.2, twice an epoch 98.6, every 100 steps 98.4",
+    ),
+    "rigl": Method(
+        "dynamic",
+        s.rigl,
+        every=100,
+        sparse_start=True,
+        why="At 98 % 98.4, as with every 500 steps and with drop=0.5",
+    ),
     "snfs": Method("dynamic", s.snfs, every=540, sparse_start=True),
     "granet": Method("dynamic", s.granet, every=100),
     "top_kast": Method("dynamic", s.top_kast, every=100),

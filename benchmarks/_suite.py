@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from benchmarks import (
+    accuracy,
     choices,
     crossover,
     kernels,
@@ -23,12 +24,13 @@ from benchmarks._program import Part
 
 @dataclass(frozen=True)
 class Entry:
-    """A part, what it shows, and its runs: file name without suffix -> settings."""
+    """A part, what it shows, its runs (file name -> settings), and whether it runs without being asked."""
 
     part: Part
     what: str
     full: Mapping[str, Any]
     quick: Mapping[str, Any]
+    always: bool = True
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,13 @@ PARTS: Mapping[str, Entry] = {
         "import and first steps, with an empty and a warm cache of compiled code",
         {"startup": startup.Settings()},
         {"startup": startup.Settings(programs=("thesis",), repeats=3, empty=1)},
+    ),
+    "accuracy": Entry(
+        accuracy.PART,
+        "test accuracy of every method by sparsity, beside published figures; --only accuracy, an hour or two",
+        {"accuracy": accuracy.Settings()},
+        {"accuracy": accuracy.QUICK},
+        always=False,
     ),
 }
 

@@ -39,7 +39,16 @@ SETTINGS: Mapping[str, Any] = {
     "startup": startup.Settings,
 }
 # Measured too, but shown in the suite's report only.
-ELSEWHERE = ("choices", "crossover", "learning", "memory", "multicore", "registers", "thesis")
+ELSEWHERE = (
+    "accuracy",
+    "choices",
+    "crossover",
+    "learning",
+    "memory",
+    "multicore",
+    "registers",
+    "thesis",
+)
 Result = Mapping[str, Any]
 
 

@@ -51,6 +51,7 @@ class Node:
 
 class _Mode(threading.local):
     recording = True
+    sweeps = 0
     forward: Forward | None = None
 
 
@@ -230,6 +231,11 @@ def in_forward_mode() -> bool:
     return _mode.forward is not None
 
 
+def sweeps() -> int:
+    """Return how many backward sweeps this thread has begun."""
+    return _mode.sweeps
+
+
 def recording() -> bool:
     """Return whether operations are being recorded in this thread."""
     return _mode.recording
@@ -316,6 +322,7 @@ def sweep(
             "backward: this tensor was not made from anything that requires a gradient "
             "(computed under no_grad, or detached?)"
         )
+    _mode.sweeps += 1
     wanted = None if targets is None else {id(t) for t in targets}
     found: list[tuple[Tensor, Tensor]] = []
     before = _mode.recording

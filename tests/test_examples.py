@@ -36,7 +36,7 @@ def test_the_readmes_python_blocks_run_one_after_the_other_and_learn(tmp_path, m
     names = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
-    assert len(blocks) == 3
+    assert len(blocks) == 5
     assert names["accuracy"] > 0.9
     printed = capsys.readouterr().out
     assert "bytes/nnz" in printed

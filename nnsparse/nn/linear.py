@@ -201,13 +201,14 @@ class SparseLinear(Affine):
     Attributes
     ----------
     taps : list or None
-        A list here makes each weight gradient append what it was made of, (d, x), tiled arrays.
+        A list here gets what the weight's gradient is made of, pairs (d, x) of tiled arrays; it is emptied when a
+        gradient begins after `zero_grad`.
 
     Notes
     -----
     While the topology is full, the layer runs on the dense kernels and costs what `Linear` does. A buffer
     `weight.buffers["forward"]` of zeros and ones makes the forward pass use weight · buffer, and the gradient go to all
-    stored weights as if it did not.
+    stored weights as if it did not; `to_dense`, `to_scipy` and `ns.compile` use it too, `state_dict` has all weights.
 
     Raises
     ------
@@ -271,6 +272,7 @@ class SparseLinear(Affine):
         self.bias = Parameter(np.zeros(self.out_features, kind)) if bias else None
         self._structure: Sparse | Full | None = None
         self.taps: list[tuple[Array, Array]] | None = None
+        self._tapped: Tapped | None = None
 
     @property
     def structure(self) -> Structure:
@@ -279,7 +281,11 @@ class SparseLinear(Affine):
         if structure is None or structure.topology is not topology:
             structure = Full(topology) if topology.is_full else Sparse(topology)
             self._structure = structure
-        return structure if self.taps is None else Tapped(structure, self.taps)
+        if self.taps is None:
+            return structure
+        if self._tapped is None or not self._tapped.serves(structure, self.taps):
+            self._tapped = Tapped(structure, self.weight, self.taps)
+        return self._tapped
 
     def _weights(self) -> Tensor:
         mask = self.weight.buffers.get("forward")
@@ -365,14 +371,14 @@ class SparseLinear(Affine):
         layer = Linear(
             self.in_features, self.out_features, self.bias is not None, dtype=self.dtype, rng=0
         )
-        layer.weight.data[...] = self.weight.to_dense()
+        layer.weight.data[...] = self.to_scipy().toarray()
         if self.bias is not None and layer.bias is not None:
             layer.bias.data[...] = self.bias.data
         return layer
 
     def to_scipy(self) -> sparse.csr_matrix[Any]:
         """Return the weights as a SciPy CSR matrix (out_features, in_features), a copy."""
-        return self.weight.to_scipy()
+        return self.weight.topology.to_scipy(self.weight.canonical(self._weights().data))
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, nnz={self.nnz}, sparsity={self.sparsity:.4g})"

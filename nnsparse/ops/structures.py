@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnsparse import jit, tiles, trace
+from nnsparse.autograd import Tensor, sweeps
 from nnsparse.kernels import gemm as dense_kernels
 from nnsparse.kernels import sddmm as sampled
 from nnsparse.kernels.spmm import GATE, PLAIN, RELU, spmm_quads
@@ -208,11 +209,21 @@ class Full(Structure):
 
 @final
 class Tapped(Structure):
-    """Another structure that also notes what each weight gradient was made of: pairs (d, x) of tiled arrays."""
+    """Another structure that also notes what a gradient of its weights is made of: pairs (d, x) of tiled arrays.
 
-    def __init__(self, structure: Structure, taps: list[tuple[Array, Array]]) -> None:
+    As `weight.grad` does, the pairs add up over several backward passes, until `zero_grad` begins a new gradient.
+    """
+
+    def __init__(
+        self, structure: Structure, weight: Tensor, taps: list[tuple[Array, Array]]
+    ) -> None:
         self.n_out, self.n_in = structure.n_out, structure.n_in
-        self._structure, self._taps = structure, taps
+        self._structure, self._weight, self._taps = structure, weight, taps
+        self._sweep = -1
+
+    def serves(self, structure: Structure, taps: list[tuple[Array, Array]]) -> bool:
+        """Return whether this is the one for a structure and a list."""
+        return self._structure is structure and self._taps is taps
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
@@ -225,6 +236,9 @@ class Tapped(Structure):
         return self._structure.transposed(w, d, gate)
 
     def gradient(self, d: Array, x: Array, sums: Array | None = None) -> Array:
+        if self._weight.grad is None and self._sweep != sweeps():
+            self._taps.clear()
+        self._sweep = sweeps()
         self._taps.append((d, x))
         return self._structure.gradient(d, x, sums)
 

@@ -33,6 +33,7 @@ from nnsparse.sparsify.group_lasso import GroupLasso
 from nnsparse.sparsify.holding import Crossover, hold
 from nnsparse.sparsify.n_m import n_m_topology, pack_2_4, unpack_2_4
 from nnsparse.sparsify.neurons import neuron_norms, remove_neurons
+from nnsparse.sparsify.plots import plot_densities, plot_mask, plot_schedule
 from nnsparse.sparsify.prepare import prunable, swap
 from nnsparse.sparsify.recipe import Recipe
 from nnsparse.sparsify.recipes import (
@@ -89,6 +90,9 @@ __all__ = [
     "one_cycle",
     "one_shot",
     "pack_2_4",
+    "plot_densities",
+    "plot_mask",
+    "plot_schedule",
     "plots",
     "prunable",
     "random",

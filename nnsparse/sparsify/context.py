@@ -130,16 +130,23 @@ def targets(model: Module, skip: Sequence[str] = ()) -> tuple[Target, ...]:
     Raises
     ------
     TypeError
-        If `model` is not a Module.
+        If `model` is not a Module, or `skip` is a single name.
     ValueError
-        If no sparse layer is left, or `skip` names none.
+        If no sparse layer is left, `skip` names none, or two layers share one weight parameter.
     """
     if not isinstance(model, Module):
         raise TypeError(f"expected a model (nn.Module); got {type(model).__name__}")
+    check_names(skip)
     found: list[Target] = []
     for name, module in model.named_modules():
         # A layer that is used twice is one target.
         if isinstance(module, SparseLinear) and all(t.layer is not module for t in found):
+            for other in found:
+                if other.weight is module.weight:
+                    raise ValueError(
+                        f"layers {other.name!r} and {name!r} share one weight parameter, and a pattern would move "
+                        "under one of them. Share the layer: put the layer itself twice into the model."
+                    )
             found.append(Target(name, module))
     unknown = set(skip) - {target.name for target in found}
     if unknown:
@@ -154,3 +161,15 @@ def targets(model: Module, skip: Sequence[str] = ()) -> tuple[Target, ...]:
             "sparsify.prunable(model) turns dense layers into sparse ones with all weights, to be pruned."
         )
     return kept
+
+
+def check_names(skip: Sequence[str]) -> None:
+    """Refuse a single name where several are expected: its letters would be taken for names.
+
+    Raises
+    ------
+    TypeError
+        If it is one.
+    """
+    if isinstance(skip, str):
+        raise TypeError(f"expected skip as a list of names; got {skip!r}. Say skip=[{skip!r}].")

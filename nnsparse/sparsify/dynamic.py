@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from nnsparse.nn import init
 from nnsparse.schedule import Schedule, chain, constant, cosine, cubic
 from nnsparse.sparsify import criteria
+from nnsparse.sparsify.arguments import below_one, fraction, non_negative, rising
 from nnsparse.sparsify.context import Context
 from nnsparse.sparsify.effects import SrSte, TopKast
 from nnsparse.sparsify.fan_in import FanInGradient, fill_up
@@ -45,7 +46,7 @@ def set_(
         _held(sparsity),
         Every(every, inside=True),
         growth=Random(0.0, std),
-        drop_fraction=constant(drop),
+        drop_fraction=constant(below_one("drop", drop)),
         start=_start(sparsity),
     )
 
@@ -104,7 +105,7 @@ def snfs(
         _held(sparsity),
         Every(every, inside=True),
         growth=growth or Gradient(),
-        drop_fraction=cosine(drop, final_drop),
+        drop_fraction=cosine(below_one("drop", drop), below_one("final_drop", final_drop)),
         regrowth=momentum_share,
         needs_taps=True,
         start=_start(sparsity),
@@ -129,6 +130,7 @@ def granet(
     Source: Liu et al., Sparse training via boosting pruning plasticity with neuroregeneration (GraNet), 2021:
     regeneration ratio 0.5, all layers ranked together.
     """
+    rising(initial, sparsity)
     return Recipe(
         "granet",
         criteria.magnitude,
@@ -160,9 +162,10 @@ def top_kast(
     positions and takes B as the largest of them; here only B exists, so what leaves it is forgotten, and newcomers are
     drawn and begin at zero.
     """
+    sparsity = fraction("sparsity", sparsity)
     if backward_sparsity is None:
         backward_sparsity = max(0.0, 1.0 - 2.0 * (1.0 - sparsity))
-    if not 0.0 <= backward_sparsity <= sparsity < 1.0:
+    if not fraction("backward_sparsity", backward_sparsity) <= sparsity < 1.0:
         raise ValueError(
             "top_kast expects 0 <= backward_sparsity <= sparsity < 1; got "
             f"backward_sparsity={backward_sparsity!r}, sparsity={sparsity!r}."
@@ -174,9 +177,9 @@ def top_kast(
         constant(backward_sparsity),
         Every(every, inside=True),
         growth=Random(),
-        drop_fraction=constant(explore),
+        drop_fraction=constant(below_one("explore", explore)),
         start=_start(backward_sparsity),
-        effects=(TopKast(share, decay, every),),
+        effects=(TopKast(share, non_negative("decay", decay), every, sparsity),),
     )
 
 
@@ -227,13 +230,12 @@ def sr_ste(n: int = 2, m: int = 4, *, decay: float = 2e-4) -> Recipe:
 
 def annealed(drop: float, end: float) -> Schedule:
     """Return the drop fraction α/2 (1 + cos(πp/end)) up to progress `end`, 0 from there on."""
-    if end == 1.0:
-        return cosine(drop, 0.0)
-    return chain([cosine(drop, 0.0), constant(0.0)], [end])
+    falling = cosine(below_one("drop", drop), 0.0)
+    return falling if end == 1.0 else chain([falling, constant(0.0)], [end])
 
 
 def _held(sparsity: float | None) -> Schedule | None:
-    return None if sparsity is None else constant(sparsity)
+    return None if sparsity is None else constant(fraction("sparsity", sparsity))
 
 
 def _start(

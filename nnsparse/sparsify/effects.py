@@ -13,8 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nnsparse.allocation import exact_count
+from nnsparse.allocation import apportion, exact_count
 from nnsparse.kernels.select import largest
+from nnsparse.sparsify.arguments import fraction
 from nnsparse.sparsify.context import Context, Target
 from nnsparse.sparsify.units import Mask, NofM, subset
 
@@ -82,11 +83,14 @@ class TopKast:
     Parameters
     ----------
     share : float in [0, 1]
-        |A| / |B| in each layer, at least one weight: (1 − s_forward) / (1 − s_backward).
+        |A| / |B|, nearly the same in each layer, at least one weight: (1 − s_forward) / (1 − s_backward).
     decay : float
         λ, at least 0.
     every : int
         Steps from one choice of A to the next, at least 1.
+    sparsity : float in [0, 1], optional
+        Of A over the positions of all targets together, which makes |A| exact where |B| was rounded. Default: by
+        `share` of what is stored.
 
     Raises
     ------
@@ -96,12 +100,13 @@ class TopKast:
     Notes
     -----
     Source: Jayakumar et al., Top-KAST: top-K always sparse training, 2020, sec. 2.3, as sums of squares. Differences:
-    A is a fixed share of each layer's B, so that any allocation of B serves; B changes only where a recipe moves it.
+    each layer's part of A is in proportion to its B, so that any allocation of B serves; B changes only where a recipe moves it.
     """
 
     share: float
     decay: float = 1e-4
     every: int = 100
+    sparsity: float | None = None
 
     def __post_init__(self) -> None:
         _check_decay("TopKast", self.decay)
@@ -109,22 +114,36 @@ class TopKast:
             raise ValueError(f"TopKast expects share in [0, 1], |A| / |B|; got {self.share!r}.")
         if self.every < 1:
             raise ValueError(f"TopKast expects every >= 1 steps; got {self.every!r}.")
+        if self.sparsity is not None:
+            fraction("sparsity", self.sparsity)
 
     def __call__(self, context: Context) -> None:
         """Add 2λw on A and 2λw / D on B∖A to the gradients."""
-        for target in context.targets:
-            d = self._count(target) / max(target.size, 1)
+        for target, count in zip(context.targets, self._counts(context), strict=True):
+            d = count / max(target.size, 1)
             if d:
                 _add_penalty(target, 2 * self.decay, 2 * self.decay / d)
 
     def refresh(self, context: Context, lr: float = 0.0) -> None:
         """Choose A anew if `context.step` is a multiple of `every`, or a layer has no mask yet."""
-        for target in context.targets:
+        for target, count in zip(context.targets, self._counts(context), strict=True):
             if context.step % self.every == 0 or "forward" not in target.weight.buffers:
-                set_forward(target, largest(np.abs(target.canonical()), self._count(target)))
+                set_forward(target, largest(np.abs(target.canonical()), count))
 
-    def _count(self, target: Target) -> int:
-        return min(target.nnz, max(1, exact_count(target.nnz, density=self.share)))
+    def _counts(self, context: Context) -> list[int]:
+        """Return |A| of each layer: the exact total in proportion to |B|, and one at least where there is a weight."""
+        stored = [target.nnz for target in context.targets]
+        total = exact_count(sum(stored), density=self.share)
+        if self.sparsity is not None:
+            size = sum(target.size for target in context.targets)
+            total = min(sum(stored), exact_count(size, sparsity=self.sparsity))
+        counts = apportion(stored, stored, total)
+        for index, n in enumerate(stored):
+            if n and not counts[index]:
+                richest = max(range(len(counts)), key=lambda i: counts[i])
+                counts[richest] -= counts[richest] > 1
+                counts[index] = 1
+        return counts
 
 
 def set_forward(target: Target, mask: Mask) -> None:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from nnsparse.sparsify.arguments import non_negative
 from nnsparse.sparsify.context import Context, Target
 from nnsparse.sparsify.units import Mask
 from nnsparse.topology import Topology
@@ -45,8 +46,8 @@ class GroupLasso:
 
     Raises
     ------
-    ValueError
-        If the strength is negative or not finite.
+    TypeError, ValueError
+        If the strength is no number, negative or not finite.
 
     Notes
     -----
@@ -60,11 +61,7 @@ class GroupLasso:
     groups: Groups = by_row
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.strength < float("inf"):
-            raise ValueError(
-                f"GroupLasso expects strength >= 0 and finite; got {self.strength!r}. A callable that tells the "
-                "groups goes second."
-            )
+        non_negative("strength", self.strength)
 
     def value(self, context: Context) -> float:
         """Return the penalty of all targets together."""

@@ -11,7 +11,7 @@ import numpy as np
 from nnsparse.nn.linear import Linear, NumpyLinear, SparseLinear
 from nnsparse.nn.module import Module
 from nnsparse.nn.sequential import Sequential
-from nnsparse.sparsify.context import targets
+from nnsparse.sparsify.context import check_names, targets
 from nnsparse.sparsify.holding import Crossover, settle
 
 
@@ -35,7 +35,7 @@ def prunable(model: Sequential, skip: Sequence[str] = ()) -> Sequential:
     Raises
     ------
     TypeError
-        If `model` is no Sequential.
+        If `model` is no Sequential, or `skip` is a single name.
     ValueError
         If `skip` names something that is not in the model.
 
@@ -51,6 +51,7 @@ def prunable(model: Sequential, skip: Sequence[str] = ()) -> Sequential:
     """
     if not isinstance(model, Sequential):
         raise TypeError(f"prunable expects a Sequential; got {type(model).__name__}.")
+    check_names(skip)
     names = [name for name, _ in model.named_modules() if name]
     unknown = set(skip) - set(names)
     if unknown:
@@ -84,6 +85,9 @@ def _converted(
 def _fresh(module: Module) -> Any:
     """Return a deep copy without gradients and without what an optimizer or a recipe kept."""
     twin = copy.deepcopy(module)
+    for part in twin.modules():
+        if isinstance(part, SparseLinear):  # what the forward pass multiplies with, masked or not
+            part.weight.data[...] = part._weights().data
     for parameter in twin.parameters():
         parameter.zero_grad()
         parameter.buffers.clear()

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnsparse.allocation import apportion
-from nnsparse.schedule import constant, cubic
+from nnsparse.schedule import Schedule, constant, cubic
 from nnsparse.sparsify import criteria, flow, saliency, schedules
+from nnsparse.sparsify.arguments import fraction
 from nnsparse.sparsify.context import Context
 from nnsparse.sparsify.group_lasso import GroupLasso, Groups, by_row
 from nnsparse.sparsify.recipe import Criterion, Recipe
@@ -36,7 +37,7 @@ def one_shot(
 
     Source: Li et al., Pruning filters for efficient ConvNets, 2017, for weights; LeCun et al. 1990.
     """
-    return Recipe("one_shot", criterion, constant(sparsity), At((at,)), allocation)
+    return Recipe("one_shot", criterion, _constant(sparsity), At((at,)), allocation)
 
 
 def iterative(
@@ -57,7 +58,8 @@ def iterative(
 
     Source: Castellano et al. 1997; Han et al. 2015, n = 3 as in FasterAI.
     """
-    sparsities = schedules.staircase(sparsity, initial, rounds)
+    first, last = _ends(initial, sparsity)
+    sparsities = schedules.staircase(last, first, rounds)
     when = Rounds(rounds, begin, end)
     return Recipe("iterative", criterion, sparsities, when, allocation, rewind=rewind)
 
@@ -80,7 +82,7 @@ def lottery_ticket(
     hypothesis, 2020 (rewinding). Differences: the paper gives each round a whole training and prunes the output layer
     at half the rate. A learning-rate schedule is not rewound.
     """
-    sparsities = schedules.geometric(sparsity)
+    sparsities = schedules.geometric(fraction("sparsity", sparsity))
     when = Rounds(rounds, 0.0, end)
     return Recipe("lottery_ticket", criterion, sparsities, when, allocation, rewind=rewind)
 
@@ -101,7 +103,7 @@ def agp(
     what was pruned does not come back; the paper's masks let it, as the dense weights go on training under them.
     """
     when = Every(every, begin, end)
-    return Recipe("agp", criterion, cubic(initial, sparsity), when, allocation)
+    return Recipe("agp", criterion, cubic(*_ends(initial, sparsity)), when, allocation)
 
 
 def one_cycle(
@@ -121,7 +123,8 @@ def one_cycle(
     Source: Hubens et al., One-cycle pruning, 2021, α = 14 and β = 6 as in the authors' code. Difference: they prune
     after every step; that is every=1, and refresh_every=100 or so for the `Sparsifier`.
     """
-    sparsities = schedules.one_cycle_pruning(sparsity, initial, alpha, beta)
+    first, last = _ends(initial, sparsity)
+    sparsities = schedules.one_cycle_pruning(last, first, alpha, beta)
     return Recipe("one_cycle", criterion, sparsities, Every(every, begin, end), allocation)
 
 
@@ -134,7 +137,7 @@ def random(sparsity: float, *, allocation: Allocation = erdos_renyi) -> Recipe:
     Source: Mocanu et al. 2018 and Evci et al. 2020 for the shares; Liu et al., The unreasonable effectiveness of random
     pruning, 2022.
     """
-    return Recipe("random", criteria.random, constant(sparsity), allocation=allocation)
+    return Recipe("random", criteria.random, _constant(sparsity), allocation=allocation)
 
 
 def magnitude(sparsity: float, *, allocation: Allocation = global_rank) -> Recipe:
@@ -142,7 +145,7 @@ def magnitude(sparsity: float, *, allocation: Allocation = global_rank) -> Recip
 
     Source: Han et al. 2015, with one threshold for all layers.
     """
-    return Recipe("magnitude", criteria.magnitude, constant(sparsity), allocation=allocation)
+    return Recipe("magnitude", criteria.magnitude, _constant(sparsity), allocation=allocation)
 
 
 def snip(sparsity: float, *, allocation: Allocation = global_rank) -> Recipe:
@@ -150,7 +153,9 @@ def snip(sparsity: float, *, allocation: Allocation = global_rank) -> Recipe:
 
     Source: Lee, Ajanthan & Torr, SNIP: Single-shot network pruning based on connection sensitivity, 2019, algorithm 1.
     """
-    return Recipe("snip", saliency.snip, constant(sparsity), allocation=allocation, needs_data=True)
+    return Recipe(
+        "snip", saliency.snip, _constant(sparsity), allocation=allocation, needs_data=True
+    )
 
 
 def grasp(
@@ -161,7 +166,7 @@ def grasp(
     Source: Wang, Zhang & Grosse, Picking winning tickets before training by preserving gradient flow, 2020.
     """
     criterion = saliency.Grasp(temperature)
-    return Recipe("grasp", criterion, constant(sparsity), allocation=allocation, needs_data=True)
+    return Recipe("grasp", criterion, _constant(sparsity), allocation=allocation, needs_data=True)
 
 
 def synflow(sparsity: float, *, rounds: int = 100, allocation: Allocation = global_rank) -> Recipe:
@@ -170,7 +175,7 @@ def synflow(sparsity: float, *, rounds: int = 100, allocation: Allocation = glob
     Source: Tanaka et al., Pruning neural networks without any data by iteratively conserving synaptic flow, 2020,
     algorithm 1, n = 100.
     """
-    sparsities = schedules.geometric(sparsity)
+    sparsities = schedules.geometric(fraction("sparsity", sparsity))
     return Recipe("synflow", flow.synflow, sparsities, allocation=allocation, rounds=rounds)
 
 
@@ -184,7 +189,7 @@ def obd(sparsity: float, *, at: float = 0.5, allocation: Allocation = global_ran
     given (Theis et al. 2018), not that of the Hessian.
     """
     return Recipe(
-        "obd", saliency.fisher, constant(sparsity), At((at,)), allocation, needs_data=True
+        "obd", saliency.fisher, _constant(sparsity), At((at,)), allocation, needs_data=True
     )
 
 
@@ -213,7 +218,7 @@ def neurons(
 
     Source: Li et al., Pruning filters for efficient ConvNets, 2017, for neurons.
     """
-    sparsities = schedules.staircase(sparsity, rounds=rounds)
+    sparsities = schedules.staircase(fraction("sparsity", sparsity), rounds=rounds)
     when = Rounds(rounds, begin, end)
     return Recipe("neurons", criterion, sparsities, when, all_but_last, Neuron())
 
@@ -260,8 +265,19 @@ class Survivors:
 
 
 def positive(context: Context, total: int, scores: list[Array]) -> list[int]:
-    """Return, as an allocation, how many scores of each layer are above zero, whatever the total."""
-    return [int(np.count_nonzero(s > 0)) for s in scores]
+    """Return, as an allocation, how many scores of each layer are above zero, whatever the total.
+
+    Raises
+    ------
+    ValueError
+        If they are fewer than layers.
+    """
+    counts = [int(np.count_nonzero(s > 0)) for s in scores]
+    if sum(counts) < len([s for s in scores if s.size]):
+        raise ValueError(
+            f"group_lasso: the penalty has left {sum(counts)} weights in {len(counts)} layers. Lower strength, or until."
+        )
+    return counts
 
 
 def all_but_last(context: Context, total: int, scores: list[Array]) -> list[int]:
@@ -281,3 +297,11 @@ def all_but_last(context: Context, total: int, scores: list[Array]) -> list[int]
             f"and {len(hidden)} others need some. Ask for a lower sparsity."
         )
     return [*apportion(sizes, hidden, rest), last]
+
+
+def _constant(sparsity: float) -> Schedule:
+    return constant(fraction("sparsity", sparsity))
+
+
+def _ends(initial: float, sparsity: float) -> tuple[float, float]:
+    return fraction("initial", initial), fraction("sparsity", sparsity)

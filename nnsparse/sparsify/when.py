@@ -81,7 +81,8 @@ class Every:
     Raises
     ------
     ValueError
-        If the interval is below 1 or the window is reversed or not within [0, 1]; from `steps`, if no step is due.
+        If the interval is below 1 or the window is reversed or not within [0, 1]; from `steps`, if no step is due, or
+        one only where a schedule is to be followed.
 
     Notes
     -----
@@ -111,10 +112,11 @@ class Every:
         first = begin + self.interval if self.inside else begin
         last = min(end, total - 1) if self.inside else end
         due = range(first, last + 1, self.interval)
-        if not due:
+        if not due or (len(due) == 1 and end > begin and not self.inside):
             raise ValueError(
-                f"no update is due: every {self.interval} steps between {self.begin:g} and {self.end:g} of "
-                f"{total} steps leaves none. Make every smaller, the window longer, or train longer."
+                f"{'no update' if not due else 'one update only'} is due: every={self.interval} steps between "
+                f"{self.begin:g} and {self.end:g} of {total} steps. Make every smaller, the window longer, or train "
+                "longer."
             )
         return due
 

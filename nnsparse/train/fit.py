@@ -6,6 +6,7 @@ What may take part in it is in `hooks`, the record in `history`. A hand-written 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from time import perf_counter
 from typing import Any, final
@@ -16,6 +17,7 @@ from tqdm import tqdm
 from nnsparse.data import DataLoader
 from nnsparse.nn.module import Module
 from nnsparse.optim.optimizer import Optimizer
+from nnsparse.sparsify.sparsifier import Sparsifier
 from nnsparse.train.evaluation import Data, LossFunction, accuracy, arrays, evaluate
 from nnsparse.train.health import check_finite
 from nnsparse.train.history import Epoch, History
@@ -94,11 +96,14 @@ def fit(
     _check(model, loss_fn, optimizer, train_data, epochs, callbacks)
     if validation is not None:
         arrays("fit (validation)", validation)
-    loop = _Loop(model, loss_fn, optimizer, train_data, epochs, Hooks.of(updates))
+    hooks, total = Hooks.of(updates), epochs * len(train_data)
+    for update in hooks.updates:
+        if isinstance(update, Sparsifier):
+            _check_sparsifier(update, model, total)
+    loop = _Loop(model, loss_fn, optimizer, train_data, epochs, hooks)
     resting = not model.training
     if resting:
         model.train()
-    total = epochs * len(train_data)
     try:
         with (
             tqdm(total=total, unit="step", mininterval=_REFRESH, disable=not progress) as bar,
@@ -206,6 +211,27 @@ class _Loop:
         if self.epochs and np.isfinite(self.epochs[-1].validation_accuracy):
             parts.append(f"val acc {self.epochs[-1].validation_accuracy:.2%}")
         return ", ".join([*parts, f"{1e3 * np.median(self.seconds[recent]):.2f} ms/step"])
+
+
+def _check_sparsifier(sparsifier: Sparsifier, model: Module, steps: int) -> None:
+    """Refuse one of another model, or for a shorter training; warn if its training is longer."""
+    if sparsifier.model is not model:
+        raise ValueError(
+            "fit expects updates for the model that it trains; got a Sparsifier of another one."
+        )
+    left = sparsifier.total_steps - sparsifier.steps
+    if left < steps:
+        raise ValueError(
+            f"fit makes {steps} steps, epochs × batches per epoch, but the Sparsifier has {left} left: "
+            f"total_steps={sparsifier.total_steps}, {sparsifier.steps} done. Make it with total_steps="
+            f"{sparsifier.steps + steps}."
+        )
+    if left > steps:
+        warnings.warn(
+            f"fit makes {steps} steps, and the Sparsifier has {left} left (total_steps={sparsifier.total_steps}): its "
+            "recipe will not have come to its end. Call fit again, or pass total_steps=epochs × len(loader).",
+            stacklevel=3,
+        )
 
 
 def _check(

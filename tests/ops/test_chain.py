@@ -143,3 +143,33 @@ def test_a_full_sparse_layer_computes_what_a_dense_one_does():
         out.backward(np.ones((50, 21)))
     np.testing.assert_array_equal(full.weight.grad.reshape(21, 33), dense.weight.grad)
     np.testing.assert_array_equal(full.weight.data.reshape(21, 33), dense.weight.data)
+
+
+def test_taps_begin_anew_with_each_gradient_and_add_up_as_gradients_do():
+    model = nn.Sequential(nn.SparseLinear(8, 8, density=0.5, rng=0), nn.ReLU())
+    layer = model[0]
+    x, layer.taps = np.ones((3, 8)), []
+    for expected in (1, 2):  # two backward passes add up
+        model(x).backward(np.ones((3, 8)))
+        assert len(layer.taps) == expected
+    model.zero_grad()
+    model(x).backward(np.ones((3, 8)))
+    assert len(layer.taps) == 1
+    model.zero_grad()
+    model(model(x)).backward(np.ones((3, 8)))  # two uses in one pass
+    assert len(layer.taps) == 2
+    sums = sum(layer.structure._structure.gradient(d, x) for d, x in layer.taps)
+    np.testing.assert_allclose(sums, layer.weight.grad, rtol=1e-5, atol=1e-6)
+
+
+def test_exports_hold_what_a_masked_layer_computes():
+    layer = nn.SparseLinear(6, 5, density=0.6, rng=0)
+    layer.weight.buffers["forward"] = (np.arange(layer.nnz) % 2).astype(np.float32)
+    x = np.random.default_rng(0).standard_normal((4, 6)).astype(np.float32)
+    expected = layer(x).numpy()
+    np.testing.assert_allclose(layer.to_dense()(x).numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose((layer.to_scipy() @ x.T).T + layer.bias.data, expected, atol=1e-6)
+    np.testing.assert_allclose(ns.compile(nn.Sequential(layer))(x), expected, atol=1e-6)
+    twin = ns.sparsify.prunable(nn.Sequential(layer))
+    assert not twin[0].weight.buffers
+    np.testing.assert_allclose(twin(x).numpy(), expected, atol=1e-6)

@@ -89,3 +89,11 @@ def test_a_window_without_a_step_is_refused():
         Every(100, inside=True).steps(100)
     with pytest.raises(ValueError, match="5 rounds do not fit into 4 steps"):
         Rounds(5).steps(4)
+
+
+def test_a_schedule_is_not_squeezed_into_a_single_update():
+    with pytest.raises(ValueError, match="one update only is due: every=100"):
+        Every(100).steps(99)
+    assert list(Every(100).steps(100)) == [0, 100]
+    assert list(Every(100, 0.5, 0.5).steps(99)) == [50]  # a window of one step
+    assert list(Every(100, inside=True).steps(150)) == [100]

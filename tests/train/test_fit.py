@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nnsparse import data, nn, optim, schedule
-from nnsparse.sparsify import Sparsifier, rigl
+from nnsparse.sparsify import Sparsifier, rigl, set_
 from nnsparse.train import NonFiniteLossError, TrainState, evaluate, fit
 
 RNG = np.random.default_rng(0)
@@ -320,3 +320,27 @@ def test_a_bad_argument_is_refused_before_the_first_step(change, error, message)
     with pytest.raises(error, match=message):
         fit(**{**options, **change})
     assert parts.optimizer._counts == [0] * len(parts.optimizer.params)
+
+
+def test_a_sparsifier_of_another_model_or_a_shorter_training_is_refused_before_the_first_step():
+    x, y = np.random.default_rng(0).standard_normal((40, 6)), np.zeros(40, int)
+    loader = data.DataLoader((x, y), batch_size=10, rng=0)
+    model, other = (nn.mlp([6, 8, 2], sparsity=0.5, rng=0) for _ in range(2))
+    optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    loss = nn.CrossEntropyLoss()
+    before = model.state_dict()
+
+    def run(of, steps, epochs):
+        made = optim.SGD(of.parameters(), lr=0.1) if of is other else optimizer
+        update = Sparsifier(of, made, set_(0.5, every=2), total_steps=steps)
+        return fit(model, loss, optimizer, loader, epochs=epochs, updates=[update], progress=False)
+
+    with pytest.raises(ValueError, match="another"):
+        run(other, 8, 2)
+    with pytest.raises(ValueError, match=r"8 steps.*7 left.*total_steps=8"):
+        run(model, 7, 2)
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+    with pytest.warns(UserWarning, match="will not have come to its end"):
+        run(model, 9, 2)
+    assert len(run(model, 8, 2)["step_loss"]) == 8
