@@ -14,6 +14,7 @@ from benchmarks import (
     learning,
     memory,
     multicore,
+    pruning,
     startup,
     thesis,
     training,
@@ -143,6 +144,12 @@ PARTS: Mapping[str, Entry] = {
                 rivals=("nnsparse", "dense", "numpy", "torch"),
             )
         },
+    ),
+    "pruning": Entry(
+        pruning.PART,
+        "whole trainings with recipes against the dense one, and what updates cost",
+        {"pruning": pruning.Settings()},
+        {"pruning": pruning.Settings(sizes=(784, 300, 100, 10), steps=200, every=40, refresh=100)},
     ),
     "memory": Entry(
         memory.PART,

@@ -46,6 +46,7 @@ ELSEWHERE = (
     "learning",
     "memory",
     "multicore",
+    "pruning",
     "registers",
     "thesis",
 )

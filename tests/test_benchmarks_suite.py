@@ -33,6 +33,7 @@ from benchmarks import (  # noqa: E402
     kernels,
     memory,
     multicore,
+    pruning,
     startup,
     thesis,
     training,
@@ -69,8 +70,23 @@ THESIS = thesis.Settings(
     rivals=("nnsparse", "csr", "csc", "coo", "numpy"),
 )
 MEMORY = memory.Settings(sizes=(80, 70, 10), batch=20, rows=40, steps=1, threads=1)
-TINY = {"crossover": CROSSOVER, "multicore": MULTICORE, "thesis": THESIS, "memory": MEMORY}
-MODULES = {"crossover": crossover, "multicore": multicore, "thesis": thesis, "memory": memory}
+PRUNING = pruning.Settings(
+    sizes=(784, 12, 10), sparsity=0.5, batch=20, steps=10, every=2, refresh=4, threads=1
+)
+TINY = {
+    "crossover": CROSSOVER,
+    "multicore": MULTICORE,
+    "thesis": THESIS,
+    "memory": MEMORY,
+    "pruning": PRUNING,
+}
+MODULES = {
+    "crossover": crossover,
+    "multicore": multicore,
+    "thesis": thesis,
+    "memory": memory,
+    "pruning": pruning,
+}
 
 
 @pytest.fixture(scope="module")
@@ -443,6 +459,11 @@ def test_every_part_is_listed_with_its_files(capsys: pytest.CaptureFixture[str])
         assert f"\n{name} " in f"\n{text}"
     assert {"choices", "learning"} < set(_suite.PARTS)
     assert "kernels-4096.json" in text
+
+
+def test_what_takes_an_hour_runs_by_name_only() -> None:
+    assert "accuracy" not in suite.parser().parse_args([]).only
+    assert suite.parser().parse_args(["--only", "accuracy"]).only == ("accuracy",)
 
 
 @pytest.mark.parametrize(
