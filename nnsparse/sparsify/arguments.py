@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from numbers import Real
 
+from nnsparse.schedule import Schedule, constant
+
 
 def fraction(name: str, value: float) -> float:
     """Return a fraction in [0, 1], such as a sparsity, as a float.
@@ -51,6 +53,16 @@ def rising(initial: float, sparsity: float) -> None:
         raise ValueError(
             f"expected initial <= sparsity; got initial={initial!r}, sparsity={sparsity!r}. Swap them?"
         )
+
+
+def held(sparsity: float) -> Schedule:
+    """Return a constant sparsity as a schedule; errors as `fraction`."""
+    return constant(fraction("sparsity", sparsity))
+
+
+def ends(initial: float, sparsity: float) -> tuple[float, float]:
+    """Return both ends of a schedule of sparsity as floats; errors as `fraction`."""
+    return fraction("initial", initial), fraction("sparsity", sparsity)
 
 
 def _real(name: str, value: float) -> float:

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Sized
 
 import numpy as np
 
 from nnsparse.allocation import exact_count
 from nnsparse.nn.module import Module
 from nnsparse.optim.optimizer import Optimizer
-from nnsparse.sparsify.context import Target, targets
-from nnsparse.sparsify.holding import alive_count
+from nnsparse.sparsify.context import Batch, LossFunction, Target, targets
+from nnsparse.sparsify.holding import Crossover, alive_count
 from nnsparse.sparsify.recipe import Recipe
 from nnsparse.sparsify.when import check_count
 
 _SAMPLES = 1000  # updates whose sparsity is looked at in advance
 
 
-def check_arguments(
-    model: Module, optimizer: Optimizer, recipe: Recipe, total_steps: int, refresh_every: int | None
-) -> None:
+def check_arguments(model: Module, optimizer: Optimizer, recipe: Recipe) -> None:
     """Refuse arguments of another kind.
 
     Raises
     ------
-    TypeError, ValueError
+    TypeError
         If one is.
     """
     if not isinstance(model, Module):
@@ -37,9 +35,61 @@ def check_arguments(
         raise TypeError(
             f"Sparsifier expects a recipe, such as sparsify.agp(0.9); got {recipe!r}. Call it with a sparsity."
         )
-    check_count("total_steps, epochs × batches per epoch,", total_steps)
-    if refresh_every is not None:
-        check_count("refresh_every", refresh_every)
+
+
+def check_steps(total_steps: int, refresh_every: int | None) -> tuple[int, int | None]:
+    """Return both as Python integers, NumPy's taken too.
+
+    Raises
+    ------
+    ValueError
+        If one is no integer from 1 on.
+    """
+    total = int(total_steps) if isinstance(total_steps, np.integer) else total_steps
+    every = int(refresh_every) if isinstance(refresh_every, np.integer) else refresh_every
+    check_count("total_steps, epochs × batches per epoch,", total)
+    if every is not None:
+        check_count("refresh_every", every)
+    return total, every
+
+
+def check_data(
+    loss_fn: LossFunction | None, batches: Sequence[Batch]
+) -> tuple[LossFunction | None, Sequence[Batch]]:
+    """Return both, which may be missing.
+
+    Raises
+    ------
+    TypeError
+        If the loss is no function, or the batches can be gone through once only.
+    """
+    if loss_fn is not None and not callable(loss_fn):
+        raise TypeError(
+            f"Sparsifier expects loss_fn as a function of (output, y), such as nn.CrossEntropyLoss(); got {loss_fn!r}."
+        )
+    if not (isinstance(batches, Sized) and isinstance(batches, Iterable)) or isinstance(
+        batches, str
+    ):
+        raise TypeError(
+            f"Sparsifier expects batches as a list of (x, y), gone through at each update; got {batches!r}. "
+            "Say batches=list(...)."
+        )
+    return loss_fn, batches
+
+
+def crossover_of(swap: bool | Crossover) -> Crossover | None:
+    """Return where layers change their form; None: never.
+
+    Raises
+    ------
+    TypeError
+        If `swap` is neither a bool nor a Crossover.
+    """
+    if isinstance(swap, Crossover):
+        return swap
+    if not isinstance(swap, bool):
+        raise TypeError(f"Sparsifier expects swap as True, False or a Crossover; got {swap!r}.")
+    return Crossover() if swap else None
 
 
 def targets_of(model: Module, optimizer: Optimizer, skip: Sequence[str]) -> tuple[Target, ...]:

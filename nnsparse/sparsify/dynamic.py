@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nnsparse.nn import init
 from nnsparse.schedule import Schedule, chain, constant, cosine, cubic
 from nnsparse.sparsify import criteria
-from nnsparse.sparsify.arguments import below_one, fraction, non_negative, rising
+from nnsparse.sparsify.arguments import below_one, fraction, held, non_negative, rising
 from nnsparse.sparsify.context import Context
 from nnsparse.sparsify.effects import SrSte, TopKast
 from nnsparse.sparsify.fan_in import FanInGradient, fill_up
@@ -235,7 +235,7 @@ def annealed(drop: float, end: float) -> Schedule:
 
 
 def _held(sparsity: float | None) -> Schedule | None:
-    return None if sparsity is None else constant(fraction("sparsity", sparsity))
+    return None if sparsity is None else held(sparsity)
 
 
 def _start(
@@ -247,7 +247,7 @@ def _start(
     return Recipe(
         "start",
         criteria.random,
-        constant(sparsity),
+        held(sparsity),
         allocation=erdos_renyi,
         unit=unit or Weight(),
         growth=growth or Fresh(),

@@ -100,7 +100,8 @@ class TopKast:
     Notes
     -----
     Source: Jayakumar et al., Top-KAST: top-K always sparse training, 2020, sec. 2.3, as sums of squares. Differences:
-    each layer's part of A is in proportion to its B, so that any allocation of B serves; B changes only where a recipe moves it.
+    each layer's part of A is in proportion to its B, so that any allocation of B serves; B changes only
+    where a recipe moves it.
     """
 
     share: float

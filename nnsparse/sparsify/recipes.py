@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnsparse.allocation import apportion
-from nnsparse.schedule import Schedule, constant, cubic
+from nnsparse.schedule import cubic
 from nnsparse.sparsify import criteria, flow, saliency, schedules
-from nnsparse.sparsify.arguments import fraction
+from nnsparse.sparsify.arguments import ends, fraction, held
 from nnsparse.sparsify.context import Context
 from nnsparse.sparsify.group_lasso import GroupLasso, Groups, by_row
 from nnsparse.sparsify.recipe import Criterion, Recipe
@@ -37,7 +37,7 @@ def one_shot(
 
     Source: Li et al., Pruning filters for efficient ConvNets, 2017, for weights; LeCun et al. 1990.
     """
-    return Recipe("one_shot", criterion, _constant(sparsity), At((at,)), allocation)
+    return Recipe("one_shot", criterion, held(sparsity), At((at,)), allocation)
 
 
 def iterative(
@@ -58,7 +58,7 @@ def iterative(
 
     Source: Castellano et al. 1997; Han et al. 2015, n = 3 as in FasterAI.
     """
-    first, last = _ends(initial, sparsity)
+    first, last = ends(initial, sparsity)
     sparsities = schedules.staircase(last, first, rounds)
     when = Rounds(rounds, begin, end)
     return Recipe("iterative", criterion, sparsities, when, allocation, rewind=rewind)
@@ -103,7 +103,7 @@ def agp(
     what was pruned does not come back; the paper's masks let it, as the dense weights go on training under them.
     """
     when = Every(every, begin, end)
-    return Recipe("agp", criterion, cubic(*_ends(initial, sparsity)), when, allocation)
+    return Recipe("agp", criterion, cubic(*ends(initial, sparsity)), when, allocation)
 
 
 def one_cycle(
@@ -123,7 +123,7 @@ def one_cycle(
     Source: Hubens et al., One-cycle pruning, 2021, α = 14 and β = 6 as in the authors' code. Difference: they prune
     after every step; that is every=1, and refresh_every=100 or so for the `Sparsifier`.
     """
-    first, last = _ends(initial, sparsity)
+    first, last = ends(initial, sparsity)
     sparsities = schedules.one_cycle_pruning(last, first, alpha, beta)
     return Recipe("one_cycle", criterion, sparsities, Every(every, begin, end), allocation)
 
@@ -137,7 +137,7 @@ def random(sparsity: float, *, allocation: Allocation = erdos_renyi) -> Recipe:
     Source: Mocanu et al. 2018 and Evci et al. 2020 for the shares; Liu et al., The unreasonable effectiveness of random
     pruning, 2022.
     """
-    return Recipe("random", criteria.random, _constant(sparsity), allocation=allocation)
+    return Recipe("random", criteria.random, held(sparsity), allocation=allocation)
 
 
 def magnitude(sparsity: float, *, allocation: Allocation = global_rank) -> Recipe:
@@ -145,7 +145,7 @@ def magnitude(sparsity: float, *, allocation: Allocation = global_rank) -> Recip
 
     Source: Han et al. 2015, with one threshold for all layers.
     """
-    return Recipe("magnitude", criteria.magnitude, _constant(sparsity), allocation=allocation)
+    return Recipe("magnitude", criteria.magnitude, held(sparsity), allocation=allocation)
 
 
 def snip(sparsity: float, *, allocation: Allocation = global_rank) -> Recipe:
@@ -153,9 +153,7 @@ def snip(sparsity: float, *, allocation: Allocation = global_rank) -> Recipe:
 
     Source: Lee, Ajanthan & Torr, SNIP: Single-shot network pruning based on connection sensitivity, 2019, algorithm 1.
     """
-    return Recipe(
-        "snip", saliency.snip, _constant(sparsity), allocation=allocation, needs_data=True
-    )
+    return Recipe("snip", saliency.snip, held(sparsity), allocation=allocation, needs_data=True)
 
 
 def grasp(
@@ -166,7 +164,7 @@ def grasp(
     Source: Wang, Zhang & Grosse, Picking winning tickets before training by preserving gradient flow, 2020.
     """
     criterion = saliency.Grasp(temperature)
-    return Recipe("grasp", criterion, _constant(sparsity), allocation=allocation, needs_data=True)
+    return Recipe("grasp", criterion, held(sparsity), allocation=allocation, needs_data=True)
 
 
 def synflow(sparsity: float, *, rounds: int = 100, allocation: Allocation = global_rank) -> Recipe:
@@ -188,9 +186,7 @@ def obd(sparsity: float, *, at: float = 0.5, allocation: Allocation = global_ran
     Source: LeCun, Denker & Solla, Optimal brain damage, 1990. Difference: h is the Fisher diagonal on the batches
     given (Theis et al. 2018), not that of the Hessian.
     """
-    return Recipe(
-        "obd", saliency.fisher, _constant(sparsity), At((at,)), allocation, needs_data=True
-    )
+    return Recipe("obd", saliency.fisher, held(sparsity), At((at,)), allocation, needs_data=True)
 
 
 def n_m(n: int = 2, m: int = 4, *, at: float = 0.5) -> Recipe:
@@ -275,7 +271,7 @@ def positive(context: Context, total: int, scores: list[Array]) -> list[int]:
     counts = [int(np.count_nonzero(s > 0)) for s in scores]
     if sum(counts) < len([s for s in scores if s.size]):
         raise ValueError(
-            f"group_lasso: the penalty has left {sum(counts)} weights in {len(counts)} layers. Lower strength, or until."
+            f"group_lasso: the penalty has left {sum(counts)} weights for {len(counts)} layers. Lower strength."
         )
     return counts
 
@@ -297,11 +293,3 @@ def all_but_last(context: Context, total: int, scores: list[Array]) -> list[int]
             f"and {len(hidden)} others need some. Ask for a lower sparsity."
         )
     return [*apportion(sizes, hidden, rest), last]
-
-
-def _constant(sparsity: float) -> Schedule:
-    return constant(fraction("sparsity", sparsity))
-
-
-def _ends(initial: float, sparsity: float) -> tuple[float, float]:
-    return fraction("initial", initial), fraction("sparsity", sparsity)

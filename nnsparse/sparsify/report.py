@@ -10,6 +10,7 @@ import numpy as np
 
 from nnsparse.sparsify.context import Target
 from nnsparse.sparsify.holding import alive_topology
+from nnsparse.sparsify.recipe import Recipe
 from nnsparse.topology import Topology
 
 
@@ -126,7 +127,7 @@ class Report:
     step : int
     layers : tuple of LayerReport
     updates : int
-        How many there were.
+        How many there were; the way to the first sparsity is none.
     pruning, refreshing : float
         Seconds spent so far on choosing weights, and on moving them and planning new patterns.
     """
@@ -192,7 +193,7 @@ def layer_report(target: Target, first: Topology, explored: Topology) -> LayerRe
 
 
 def make_report(
-    recipe: str,
+    recipe: Recipe,
     step: int,
     targets: Sequence[Target],
     first: Sequence[Topology],
@@ -202,10 +203,10 @@ def make_report(
     """Return the report of a Sparsifier's present state."""
     layers = tuple(layer_report(t, f, e) for t, f, e in zip(targets, first, explored, strict=True))
     return Report(
-        recipe,
+        recipe.name,
         step,
         layers,
-        len(history),
+        len(history) - (recipe.start is not None),
         sum(record.pruning for record in history),
         sum(record.refreshing for record in history),
     )

@@ -17,6 +17,7 @@ from nnsparse import tiles
 from nnsparse.nn.module import Module
 from nnsparse.optim.optimizer import State
 from nnsparse.parameter import Parameter
+from nnsparse.sparsify.checks import seed_of
 from nnsparse.sparsify.context import Target
 from nnsparse.sparsify.copies import REWIND, START
 from nnsparse.sparsify.holding import HELD
@@ -58,13 +59,14 @@ class Loaded:
 
 def collect(
     numbers: Mapping[str, int],
+    recipe: str,
     model: Module,
     first: Sequence[Topology],
     explored: Sequence[Topology],
     history: Sequence[Record],
 ) -> State:
-    """Return the state, all copied: `numbers` ("steps", "total_steps", "seed"), topologies, buffers and history."""
-    state: State = {**numbers}
+    """Return the state, all copied: `numbers` ("steps", "total_steps", "seed"), name, topologies, buffers, history."""
+    state: State = {**numbers, "recipe": np.array(recipe)}
     for kind, topologies in (("first", first), ("explored", explored)):
         for index, topology in enumerate(topologies):
             state[f"{kind}.{index}.indptr"] = np.array(topology.indptr)
@@ -84,14 +86,18 @@ def collect(
 
 
 def check(
-    state: Mapping[str, Any], model: Module, targets: Sequence[Target], total_steps: int
+    state: Mapping[str, Any],
+    recipe: str,
+    model: Module,
+    targets: Sequence[Target],
+    total_steps: int,
 ) -> Loaded:
     """Return what `collect` saved, after looking at all of it.
 
     Raises
     ------
     ValueError
-        If something is missing, unknown, or does not fit this model or training.
+        If something is missing, unknown, or does not fit this model, recipe or training.
     """
     unread = set(state)
 
@@ -101,7 +107,12 @@ def check(
         unread.discard(key)
         return state[key]
 
-    steps, total, seed = (int(take(key)) for key in ("steps", "total_steps", "seed"))
+    if (name := str(take("recipe"))) != recipe:
+        raise ValueError(
+            f"Sparsifier: the state is from recipe {name!r}; this one runs {recipe!r}."
+        )
+    steps, total, seed = (_integer(key, take(key)) for key in ("steps", "total_steps", "seed"))
+    seed_of(seed)
     if total != total_steps or not 0 <= steps <= total:
         raise ValueError(
             f"Sparsifier: the state is from step {steps} of {total}; this training has total_steps={total_steps}."
@@ -134,6 +145,14 @@ def check(
     return Loaded(steps, seed, topologies["first"], topologies["explored"], history, buffers)
 
 
+def _integer(key: str, value: Any) -> int:
+    """Return a saved number."""
+    array = np.asarray(value)
+    if array.shape != () or array.dtype.kind not in "iu":
+        raise ValueError(f"Sparsifier expects {key} in the state as an integer; got {value!r}.")
+    return int(array)
+
+
 def _fitting(key: str, value: Any, parameter: Parameter) -> Array:
     """Return a saved buffer in the parameter's own order."""
     array = np.asarray(value)
@@ -147,8 +166,9 @@ def _fitting(key: str, value: Any, parameter: Parameter) -> Array:
 
 def _history(steps: Any, counts: Any, seconds: Any, n: int) -> list[Record]:
     rows = [np.asarray(array) for array in (steps, counts, seconds)]
-    length = len(rows[0])
-    if [row.shape for row in rows] != [(length, 2), (length, n), (length, 2)]:
+    length = rows[0].shape[0] if rows[0].ndim else 0
+    shapes = [(length, 2), (length, n), (length, 2)]
+    if [row.shape for row in rows] != shapes or any(row.dtype.kind not in "iuf" for row in rows):
         raise ValueError(
             f"Sparsifier expects a history of shapes (n, 2), (n, {n}), (n, 2); got {[row.shape for row in rows]}."
         )

@@ -12,19 +12,11 @@ import numpy as np
 
 from nnsparse.nn.module import Module
 from nnsparse.optim.optimizer import Optimizer, State
-from nnsparse.sparsify import resume
-from nnsparse.sparsify.checks import check_arguments, check_totals, seed_of, targets_of
+from nnsparse.sparsify import checks, resume
 from nnsparse.sparsify.context import Batch, Context, LossFunction
 from nnsparse.sparsify.copies import REWIND, START, forget_copy, keep_copy, return_to_copy
 from nnsparse.sparsify.effects import Effect, harden
-from nnsparse.sparsify.holding import (
-    Crossover,
-    alive_count,
-    alive_topology,
-    apply,
-    compress,
-    hold,
-)
+from nnsparse.sparsify.holding import Crossover, alive_count, alive_topology, apply, compress, hold
 from nnsparse.sparsify.recipe import Recipe
 from nnsparse.sparsify.report import Explored, Record, Report, Stopwatch, bare, make_report
 from nnsparse.sparsify.storage import Storage
@@ -106,23 +98,26 @@ class Sparsifier:
         skip: Sequence[str] = (),
         swap: bool | Crossover = False,
     ) -> None:
-        check_arguments(model, optimizer, recipe, total_steps, refresh_every)
+        checks.check_arguments(model, optimizer, recipe)
+        total_steps, refresh_every = checks.check_steps(total_steps, refresh_every)
         self.model, self.optimizer, self.recipe = model, optimizer, recipe
         self.total_steps, self.steps = total_steps, 0
-        self.targets = targets_of(model, optimizer, skip)
+        self.targets = checks.targets_of(model, optimizer, skip)
         self.history: list[Record] = []
-        self._loss_fn, self._batches, self._seed = loss_fn, batches, seed_of(rng)
+        self._loss_fn, self._batches = checks.check_data(loss_fn, batches)
+        self._seed = checks.seed_of(rng)
         self._due = recipe.when.steps(total_steps)
-        crossover = swap if isinstance(swap, Crossover) else Crossover() if swap else None
-        check_totals(recipe, self._due, total_steps, self.targets)
-        self._storage = Storage(refresh_every, (self._due[-1], total_steps), crossover)
+        checks.check_totals(recipe, self._due, total_steps, self.targets)
+        self._storage = Storage(
+            refresh_every, (self._due[-1], total_steps), checks.crossover_of(swap)
+        )
         if recipe.needs_data:
             self._context(0).data(recipe.name)
         if recipe.remember:
             keep_copy((target.weight for target in self.targets), START)
         self._explored: list[Explored] = []
         if recipe.start is not None:
-            check_totals(recipe.start, (0,), total_steps, self.targets)
+            checks.check_totals(recipe.start, (0,), total_steps, self.targets)
             self._update(recipe.start)
         self._after_step()
         # What begins here is the training; the way to its first pattern is no exploration.
@@ -174,14 +169,14 @@ class Sparsifier:
 
     def report(self) -> Report:
         """Return the present state of the layers, and what the updates cost so far."""
-        name, explored = self.recipe.name, [e.all() for e in self._explored]
-        return make_report(name, self.steps, self.targets, self._first, explored, self.history)
+        recipe, explored = self.recipe, [e.all() for e in self._explored]
+        return make_report(recipe, self.steps, self.targets, self._first, explored, self.history)
 
     def state_dict(self) -> State:
         """Return what a later run needs to go on bit for bit, beside the states of model and optimizer."""
         n = {"steps": self.steps, "total_steps": self.total_steps, "seed": self._seed}
         explored = [e.all() for e in self._explored]
-        return resume.collect(n, self.model, self._first, explored, self.history)
+        return resume.collect(n, self.recipe.name, self.model, self._first, explored, self.history)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned; on an error nothing has changed.
@@ -193,7 +188,7 @@ class Sparsifier:
         ValueError
             If something is missing or does not fit.
         """
-        loaded = resume.check(state, self.model, self.targets, self.total_steps)
+        loaded = resume.check(state, self.recipe.name, self.model, self.targets, self.total_steps)
         loaded.apply()
         self.steps, self._seed = loaded.steps, loaded.seed
         self._first, self.history = loaded.first, loaded.history

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from dataclasses import replace
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -154,6 +156,11 @@ def _counts(context: Context, recipe: Recipe, total: int, present: list[Array]) 
                 f"{recipe.name}: layer {target.name!r} can hold 0 to {most} weights; the allocation gives it "
                 f"{count}. A method without growth cannot add weights."
             )
+    decides = recipe.sparsity is None and recipe.growth is None  # the parts say how much is left
+    if sum(counts) != total and isinstance(recipe.unit, Weight) and not decides:
+        raise ValueError(
+            f"{recipe.name}: the allocation is expected to share out {total} weights; got {sum(counts)}, {counts}."
+        )
     for index, target in enumerate(context.targets):
         if counts[index] == 0 and present[index].size:
             _spare_one(recipe, target.name, counts)
@@ -170,11 +177,26 @@ def _spare_one(recipe: Recipe, name: str, counts: list[int]) -> None:
         )
     counts[richest] -= 1
     warnings.warn(
-        f"{recipe.name}: nothing would be left of layer {name!r}; it keeps its best weight. Ask for a lower sparsity, "
-        "or another allocation (erdos_renyi, uniform).",
+        f"{recipe.name}: nothing would be left of layer {name!r}; it keeps its best weight. "
+        f"{_advice(recipe)}",
         EmptyLayerWarning,
-        stacklevel=2,
+        stacklevel=_outside(),
     )
+
+
+def _advice(recipe: Recipe) -> str:
+    if recipe.sparsity is None:
+        return "Lower what takes weights away, such as strength."
+    return "Ask for a lower sparsity, or another allocation (erdos_renyi, uniform)."
+
+
+def _outside() -> int:
+    """Return, as the caller's stacklevel, the nearest frame that is not this library's."""
+    frame: FrameType | None = sys._getframe(1)
+    level = 1
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("nnsparse."):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _keep(recipe: Recipe, target: Target, scores: Array, alive: Mask | None, k: int) -> Mask:
@@ -216,6 +238,11 @@ def _grown(
         if grown.nnz != k or grown.shape != target.topology.shape:
             raise ValueError(
                 f"{recipe.name}: growth is expected to return {k} positions for layer {target.name!r}; got {grown}."
+            )
+        if overlap := (rest & grown).nnz:
+            raise ValueError(
+                f"{recipe.name}: growth for layer {target.name!r} is expected where no weight is; {overlap} of {k} "
+                "positions are kept already. Leave out those of its third argument."
             )
         changes.append(Change(mask, grown, values, rest))
     return changes

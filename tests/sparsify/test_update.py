@@ -173,15 +173,6 @@ def test_a_layer_that_has_no_weights_may_stay_without():
             Recipe("r", criteria.magnitude, allocation=lambda c, k, s: [5, 1]),
             "layer '0' can hold 0 to 4 weights; the allocation gives it 5",
         ),
-        (
-            Recipe(
-                "r",
-                criteria.magnitude,
-                allocation=lambda c, k, s: [5, 1],
-                growth=lambda c, i, kept, k: (kept.random_free(2, 0), 0.0),
-            ),
-            "growth is expected to return 1 positions for layer '0'; got",
-        ),
     ],
 )
 def test_parts_that_return_what_does_not_fit_are_named(recipe, message):
@@ -247,3 +238,15 @@ def test_recipes_whose_parts_contradict_each_other_are_refused(options, message)
 
 def test_the_default_allocation_is_the_present_proportion():
     assert Recipe("r", criteria.magnitude).allocation is fixed
+
+
+def test_growth_of_another_number_is_refused():
+    recipe = Recipe(
+        "r",
+        criteria.magnitude,
+        allocation=lambda c, k, s: [5, 1],
+        growth=lambda c, i, kept, k: (kept.random_free(2, 0), 0.0),
+    )
+    message = "growth is expected to return 1 positions for layer '0'; got"
+    with pytest.raises(ValueError, match=message):
+        propose(context_of(FIRST, SECOND), recipe, 6)

@@ -85,7 +85,7 @@ def test_windows_that_make_no_sense_are_refused(make, message):
 
 
 def test_a_window_without_a_step_is_refused():
-    with pytest.raises(ValueError, match=r"no update is due: every 100 steps.*Make every smaller"):
+    with pytest.raises(ValueError, match=r"no update is due: every=100 steps.*Make every smaller"):
         Every(100, inside=True).steps(100)
     with pytest.raises(ValueError, match="5 rounds do not fit into 4 steps"):
         Rounds(5).steps(4)
