@@ -41,8 +41,8 @@ def report(result: Result) -> str:
         f"# Accuracy: LeNet-300-100, test accuracy by sparsity, {_seeds(s['seeds'])}",
         short and f"**Shortened: {short}. These figures compare with nobody's.**",
         _machine.sentence(result["machine"]) + f"\n{control}",
-        _accuracies(result),
-        _legend(result),
+        accuracies(result),
+        legend(result),
         "" if short else _goals(goals(result)),
         "## Seconds of a run",
         _seconds(result),
@@ -59,7 +59,7 @@ def report(result: Result) -> str:
 # ---------------------------------------------------------------- accuracies
 
 
-def _accuracies(result: Result) -> str:
+def accuracies(result: Result) -> str:
     """Return the table of ours, and of what others have published."""
     found, short = cells(result), shortened(result)
     columns = sorted({sparsity for _, sparsity in found})
@@ -88,7 +88,7 @@ def _accuracies(result: Result) -> str:
     return table(["method", "kind", *map(_percent, columns)], rows)
 
 
-def _legend(result: Result) -> str:
+def legend(result: Result) -> str:
     s = result["settings"]
     judged = (
         ""

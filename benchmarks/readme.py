@@ -21,7 +21,7 @@ from typing import Any
 if not __package__:  # run as a file: the folder above holds the packages, this one does not
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks import _common, _machine, kernels, startup, training
+from benchmarks import _accuracy_report, _common, _machine, accuracy, kernels, startup, training
 from benchmarks._common import TOTAL, number, spread, table
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -37,10 +37,10 @@ SETTINGS: Mapping[str, Any] = {
     "kernels": kernels.Settings,
     "training": training.Settings,
     "startup": startup.Settings,
+    "accuracy": accuracy.Settings,
 }
 # Measured too, but shown in the suite's report only.
 ELSEWHERE = (
-    "accuracy",
     "choices",
     "crossover",
     "learning",
@@ -139,6 +139,12 @@ def startup_table(result: Result) -> str:
     return _block(intro, table(["", "s"], rows), [result])
 
 
+def accuracy_table(result: Result) -> str:
+    """Return the test accuracies by method and sparsity, and published ones."""
+    intro = f"**Accuracy**, LeNet-300-100 on MNIST. {_accuracy_report.legend(result)}"
+    return _block(intro, _accuracy_report.accuracies(result), [result])
+
+
 def _block(intro: str, rows: str, results: Sequence[Result]) -> str:
     commands = ", ".join(f"`{command(result)}`" for result in results)
     return f"{_wrap(intro)}\n\n{rows}\n\n{_wrap(f'Made by {commands}.')}"
@@ -155,8 +161,8 @@ def command(result: Result) -> str:
     """Return the command line that makes a result: what differs from the defaults, and threads."""
     s, words = result["settings"], ["python -m benchmarks." + result["benchmark"]]
     for field in fields(SETTINGS[result["benchmark"]]):
-        if field.name == "pause" or field.name not in s:  # no option, or not yet one
-            continue
+        if field.name in ("pause", "jobs", "state") or field.name not in s:
+            continue  # no option, not yet one, or without influence
         value, name = s[field.name], "--" + field.name.replace("_", "-")
         default = list(field.default) if isinstance(field.default, tuple) else field.default
         if field.name == "n_out":
@@ -167,7 +173,8 @@ def command(result: Result) -> str:
             separator = " " if field.name == "sparsity" else ","
             words.append(f"{name} {separator.join(map(str, value))}")
         else:
-            words.append(name if value is True else f"{name} {value}")
+            switch = name if value is True else f"--no-{name[2:]}" if value is False else ""
+            words.append(switch or f"{name} {value}")
     return " ".join(words)
 
 
@@ -205,6 +212,7 @@ def figures(results: Sequence[Result]) -> str:
         blocks = [kernel_table(by_kind["kernels"])] if by_kind["kernels"] else []
         blocks += [training_table(by_kind["training"])] if by_kind["training"] else []
         blocks += [startup_table(result) for result in by_kind["startup"]]
+        blocks += [accuracy_table(result) for result in by_kind["accuracy"]]
         ordered = [result for kind in by_kind.values() for result in kind]
         return "\n\n".join([*blocks, machines(ordered)]).strip()
     except (KeyError, TypeError) as error:

@@ -108,7 +108,7 @@ def test_a_network_that_is_too_sparse_to_learn_is_reported(example):
 
 def test_a_recipe_that_does_not_fit_the_training_says_so_without_a_traceback(example):
     argv = [*SPARSE, "--batch-size", "10000"]
-    with pytest.raises(SystemExit, match="rigl: no update is due: every 100 steps"):
+    with pytest.raises(SystemExit, match="rigl: no update is due: every=100 steps"):
         example("dynamic_sparse").main(argv)
 
 
