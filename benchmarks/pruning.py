@@ -178,6 +178,7 @@ def report(result: Mapping[str, Any]) -> str:
     warning = _images.warning(result["data"])
     control = _machine.control_sentence(result["control"]["before"], result["control"]["after"])
     parts = [
+        "# Whole trainings with recipes",
         about,
         table(header, rows),
         "\n".join(f"- {name}: {note}" for name, note in result["notes"].items()),
