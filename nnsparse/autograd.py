@@ -212,11 +212,11 @@ def no_grad() -> AbstractContextManager[None]:
 
     What is computed there counts as constant, in `nnsparse.jvp` too.
     """
-    return told(None)
+    return unrecorded(None)
 
 
 @contextmanager
-def told(forward: Forward | None) -> Iterator[None]:
+def unrecorded(forward: Forward | None) -> Iterator[None]:
     """Record nothing inside the `with` block, but tell `forward` of each op."""
     before = _mode.recording, _mode.forward
     _mode.recording, _mode.forward = False, forward

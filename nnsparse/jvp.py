@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nnsparse.autograd import Array, Push, Rule, Tensor, in_forward_mode, no_grad, told
+from nnsparse.autograd import Array, Push, Rule, Tensor, in_forward_mode, no_grad, unrecorded
 from nnsparse.ops.layout import tile
 
 
@@ -81,7 +81,7 @@ def jvp(
     for i, (primal, direction) in enumerate(zip(primals, directions, strict=True)):
         carried.of[primal] = _direction(i, primal, direction)
     arrays = [primal.data for primal in primals]
-    with told(carried):
+    with unrecorded(carried):
         value = f()
     if not isinstance(value, Tensor):
         raise TypeError(f"jvp expects f to return a Tensor; got {type(value).__name__}.")

@@ -21,6 +21,10 @@ from nnsparse.topology import Topology
 
 Array = NDArray[Any]
 
+FORWARD = (
+    "forward"  # the buffer of zeros and ones that the forward pass multiplies the weights with
+)
+
 
 class Parameter(Tensor):
     """A trainable leaf of the tape.

@@ -70,8 +70,8 @@ def kernel(name: str, dispatcher: Function) -> Function:
 
 def product(structure: Any, name: str, batch: int) -> Function:
     """Return the method `name` of a structure; where this thread is recorded, its operations and bytes are, too."""
-    recorder = current()
     launch: Function = getattr(structure, name)
+    recorder = current()
     return launch if recorder is None else recorder.product(structure, name, batch)
 
 

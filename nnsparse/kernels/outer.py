@@ -2,7 +2,7 @@
 
 The product is made in blocks that stay in the first-level cache; what reaches a bar there is noted and the block is
 forgotten. Blocks whose entries cannot reach it, by the Cauchy-Schwarz inequality, are not made at all. What drives
-this is `sparsify.growth`.
+this is `sparsify.streaming`.
 """
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
@@ -23,10 +23,8 @@ from nnsparse.simd import _splat, broadcast, item, load, madd, put, store, zero
 from nnsparse.simd_block import load_rows_at, store_rows, transpose
 from nnsparse.simd_sums import total
 
-ROWS, COLUMNS = (
-    32,
-    64,
-)  # of a block: with a panel of x for 64 lanes it fills most of the first-level cache
+# Of a block: with a panel of x for 64 lanes it fills most of the first-level cache
+ROWS, COLUMNS = 32, 64
 SCAN = 32  # entries compared at a time
 MASKS = 2 * ROWS * COLUMNS // SCAN + 2  # numbers that note which entries of a block reach the bar
 

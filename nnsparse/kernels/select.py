@@ -1,4 +1,4 @@
-"""Which scores are the largest: exact, deterministic, in linear time. Also two steps of editing a CSR pattern.
+"""Which scores are the largest: exact, deterministic, in linear time. Also how positions become a CSR pattern.
 
 Scores are read as integers of the same order and their k-th largest is found digit by digit (a radix select, most
 significant digit first), without comparing two of them; ties fall to the lower index. The streamed top-k of a weight
@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
 from nnsparse import jit
@@ -64,20 +63,6 @@ def mark(bits, sign, infinity, lowest, out):
     """Write out[i] = whether rank i is `lowest` or more."""
     for i in range(bits.size):
         out[i] = rank(np.uint64(bits[i]), sign, infinity) >= lowest
-
-
-@jit.parallel
-def locate(indptr, columns, other_indptr, other_columns, out):
-    """Write where each position of a CSR pattern stands in another of the same shape, (nnz,); -1 where it lacks it.
-
-    Both rows are walked together, O(nnz + other nnz): 5x faster than a search for each at 1000², 95 %.
-    """
-    for row in prange(indptr.size - 1):
-        j, last = np.int64(other_indptr[row]), np.int64(other_indptr[row + 1])
-        for k in range(indptr[row], indptr[row + 1]):
-            while j < last and other_columns[j] < columns[k]:
-                j += 1
-            out[k] = j if j < last and other_columns[j] == columns[k] else -1
 
 
 @jit.inline

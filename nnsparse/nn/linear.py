@@ -14,14 +14,13 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from scipy import sparse
 
 from nnsparse import trace
-from nnsparse.autograd import Tensor, in_forward_mode
+from nnsparse.autograd import Tensor
 from nnsparse.nn import init
 from nnsparse.nn.module import Module
 from nnsparse.ops.chain import Link, chain
 from nnsparse.ops.pointwise import straight_through
-from nnsparse.ops.products import spmm
 from nnsparse.ops.structures import Blas, Dense, Full, Sparse, Structure, Tapped
-from nnsparse.parameter import Parameter, SparseParameter
+from nnsparse.parameter import FORWARD, Parameter, SparseParameter
 from nnsparse.topology import Topology, check_scipy
 
 Array = NDArray[Any]
@@ -69,8 +68,6 @@ class Affine(Module):
         link = self.link(x.shape, x.data.dtype, rectify)
         if trace.active is not None:
             link = link._replace(structure=trace.section("plan lookup", lambda: self.structure)())
-        if in_forward_mode():
-            return spmm(link.weight, x, link.structure, link.bias, rectify)
         return chain(x, [link])
 
     def link(self, shape: tuple[int, ...], dtype: np.dtype[Any], rectify: bool) -> Link:
@@ -282,13 +279,14 @@ class SparseLinear(Affine):
             structure = Full(topology) if topology.is_full else Sparse(topology)
             self._structure = structure
         if self.taps is None:
+            self._tapped = None  # it holds the activations of a batch
             return structure
         if self._tapped is None or not self._tapped.serves(structure, self.taps):
             self._tapped = Tapped(structure, self.weight, self.taps)
         return self._tapped
 
     def _weights(self) -> Tensor:
-        mask = self.weight.buffers.get("forward")
+        mask = self.weight.buffers.get(FORWARD)
         return self.weight if mask is None else straight_through(self.weight, mask)
 
     @property

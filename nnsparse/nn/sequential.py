@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from nnsparse import allocation, trace
-from nnsparse.autograd import Tensor, in_forward_mode
+from nnsparse.autograd import Tensor
 from nnsparse.nn.activations import ReLU
 from nnsparse.nn.init import generator
 from nnsparse.nn.linear import Affine, Linear, Seed, SparseLinear
@@ -59,13 +59,13 @@ class Sequential(Module):
             if isinstance(step, Module):
                 forward = step.forward if trace.active is None else trace.layer(step)
                 x = forward(x)
-            elif trace.active is None and not in_forward_mode():
+            elif trace.active is None:
                 shape, links = x.shape, []
                 for layer, rectify in step:
                     links.append(layer.link(shape, x.data.dtype, rectify))
                     shape = shape[0], layer.out_features
                 x = chain(x, links)
-            else:  # layer by layer: a profile tells them apart, forward mode needs each op's tangent
+            else:  # layer by layer: a profile tells them apart
                 for layer, rectify in step:
                     x = trace.layer(layer)(x, rectify=rectify)
         return x

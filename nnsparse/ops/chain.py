@@ -42,9 +42,7 @@ def chain(x: Tensor, links: Sequence[Link]) -> Tensor:
     inputs, kept = [x], [x.data]
     data = x.data
     for weight, bias, structure, rectify in links:
-        forward = structure.forward
-        if trace.active is not None:
-            forward = trace.product(structure, "forward", batch)
+        forward = trace.product(structure, "forward", batch)
         data = forward(weight.data, data, batch, None if bias is None else bias.data, rectify)
         inputs.append(weight)
         if bias is not None:
@@ -78,9 +76,7 @@ def _fused(
             sums = tiles.empty((structure.n_out,), d.dtype) if needs[at + 1] else None
             found.append(None if sums is None else Tensor(sums))
         if needs[at]:
-            gradient = structure.gradient
-            if trace.active is not None:
-                gradient = trace.product(structure, "gradient", batch)
+            gradient = trace.product(structure, "gradient", batch)
             found.append(Tensor(gradient(d, kept[i], sums)))
         else:
             found.append(None)
@@ -90,9 +86,7 @@ def _fused(
             found += [None] * at
             break
         gate = kept[i] if i and links[i - 1].rectify else None
-        transposed = structure.transposed
-        if trace.active is not None:
-            transposed = trace.product(structure, "transposed", batch)
+        transposed = trace.product(structure, "transposed", batch)
         d = transposed(weight.data, d, gate)
     else:
         found.append(Tensor(d, batch=batch))

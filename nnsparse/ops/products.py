@@ -19,11 +19,8 @@ def spmm(
     """Return W·x + bias, then ReLU if `rectify`: (batch, n_in) to (batch, n_out), tiled."""
     assert x.batch is not None
     bias_data = None if bias is None else bias.data
-    if trace.active is None:
-        data = structure.forward(w.data, x.data, x.batch, bias_data, rectify)
-    else:
-        launch = trace.product(structure, "forward", x.batch)
-        data = launch(w.data, x.data, x.batch, bias_data, rectify)
+    forward = trace.product(structure, "forward", x.batch)
+    data = forward(w.data, x.data, x.batch, bias_data, rectify)
 
     def rule(g: Tensor, out: Tensor, needs: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
         d = relu_gate(out, g) if rectify else g
@@ -55,10 +52,7 @@ def spmm_t(w: Tensor, d: Tensor, structure: Structure) -> Tensor:
             spmm(w, g, structure) if needs[1] else None,
         )
 
-    if trace.active is None:
-        data = structure.transposed(w.data, d.data)
-    else:
-        data = trace.product(structure, "transposed", len(d))(w.data, d.data)
+    data = trace.product(structure, "transposed", len(d))(w.data, d.data)
     push = bilinear(lambda a, b: spmm_t(a, b, structure), w, d)
     return record(data, (w, d), rule, d.batch, push)
 
@@ -72,8 +66,5 @@ def sddmm(d: Tensor, x: Tensor, structure: Structure) -> Tensor:
             spmm_t(g, d, structure) if needs[1] else None,
         )
 
-    if trace.active is None:
-        data = structure.gradient(d.data, x.data)
-    else:
-        data = trace.product(structure, "gradient", len(d))(d.data, x.data)
+    data = trace.product(structure, "gradient", len(d))(d.data, x.data)
     return record(data, (d, x), rule, push=bilinear(lambda a, b: sddmm(a, b, structure), d, x))

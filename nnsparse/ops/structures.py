@@ -1,7 +1,7 @@
 """Where a layer's weights are, and the kernels that multiply with them: `Sparse`, `Full`, `Dense`, `Blas`, `Tapped`.
 
 A structure validates nothing and is not differentiable; it allocates the result and launches a kernel. The gradient
-rules in `products` are written once, for all three.
+rules in `products` are written once, for all.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from nnsparse.optim.optimizer import Optimizer
 from nnsparse.sparsify.context import Batch, LossFunction, Target, targets
 from nnsparse.sparsify.holding import Crossover, alive_count
 from nnsparse.sparsify.recipe import Recipe
-from nnsparse.sparsify.when import check_count
 
 _SAMPLES = 1000  # updates whose sparsity is looked at in advance
 
@@ -35,22 +34,6 @@ def check_arguments(model: Module, optimizer: Optimizer, recipe: Recipe) -> None
         raise TypeError(
             f"Sparsifier expects a recipe, such as sparsify.agp(0.9); got {recipe!r}. Call it with a sparsity."
         )
-
-
-def check_steps(total_steps: int, refresh_every: int | None) -> tuple[int, int | None]:
-    """Return both as Python integers, NumPy's taken too.
-
-    Raises
-    ------
-    ValueError
-        If one is no integer from 1 on.
-    """
-    total = int(total_steps) if isinstance(total_steps, np.integer) else total_steps
-    every = int(refresh_every) if isinstance(refresh_every, np.integer) else refresh_every
-    check_count("total_steps, epochs × batches per epoch,", total)
-    if every is not None:
-        check_count("refresh_every", every)
-    return total, every
 
 
 def check_data(

@@ -21,6 +21,8 @@ from nnsparse.nn.linear import Linear, NumpyLinear, SparseLinear
 from nnsparse.nn.module import Module
 from nnsparse.nn.normalization import BatchNorm1d
 from nnsparse.nn.sequential import Sequential
+from nnsparse.parameter import FORWARD
+from nnsparse.sparsify.holding import HELD
 from nnsparse.topology import Topology
 
 Array = NDArray[Any]
@@ -197,7 +199,7 @@ def entries(layer: AnyLinear) -> tuple[Array, Array, Array]:
         return rows, columns, layer.weight.data.reshape(-1)
     weight = layer.weight
     seen = np.ones(weight.topology.nnz, np.bool_)
-    for name in ("forward", "held"):
+    for name in (FORWARD, HELD):
         if name in weight.buffers:
             seen &= weight.canonical(weight.buffers[name]) != 0
     rows, columns = weight.topology.coo()
@@ -208,9 +210,7 @@ def _stages(model: Sequential) -> tuple[list[Module], list[_Stage]]:
     """Return the modules before the first affine layer, and a stage for each affine layer."""
     head: list[Module] = []
     stages: list[_Stage] = []
-    odd: tuple[str, Module] | None = (
-        None  # the first module that must not stand between two affine layers
-    )
+    odd: tuple[str, Module] | None = None  # the first that must not stand between two affine layers
     for name, module in _flat(model, ""):
         if isinstance(module, _AFFINE):
             if odd is not None:

@@ -15,7 +15,8 @@ import numpy as np
 from nnsparse.nn.linear import Affine, SparseLinear
 from nnsparse.sparsify.context import Array, Context
 
-Criterion: TypeAlias = Callable[[Context], list[Array]]  # one array (nnz,) per target, canonical
+# context -> for each target the scores (nnz,) of its stored weights in canonical order, larger = keep
+Criterion: TypeAlias = Callable[[Context], list[Array]]
 
 
 def magnitude(context: Context) -> list[Array]:

@@ -20,8 +20,8 @@ from nnsparse.sparsify.arguments import below_one, fraction, held, non_negative,
 from nnsparse.sparsify.context import Context
 from nnsparse.sparsify.effects import SrSte, TopKast
 from nnsparse.sparsify.fan_in import FanInGradient, fill_up
-from nnsparse.sparsify.growth import Gradient, Random
-from nnsparse.sparsify.recipe import Growth, Recipe
+from nnsparse.sparsify.growth import Gradient, Growth, Random
+from nnsparse.sparsify.recipe import Recipe
 from nnsparse.sparsify.shares import Allocation, erdos_renyi, global_rank, momentum_share
 from nnsparse.sparsify.units import ConstantFanIn, NofM, Unit, Weight
 from nnsparse.sparsify.when import At, Every

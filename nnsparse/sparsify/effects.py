@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from nnsparse.allocation import apportion, exact_count
 from nnsparse.kernels.select import largest
-from nnsparse.sparsify.arguments import fraction
+from nnsparse.parameter import FORWARD
+from nnsparse.sparsify.arguments import fraction, non_negative
 from nnsparse.sparsify.context import Context, Target
 from nnsparse.sparsify.units import Mask, NofM, subset
 
@@ -60,7 +61,7 @@ class SrSte:
     decay: float = 2e-4
 
     def __post_init__(self) -> None:
-        _check_decay("SrSte", self.decay)
+        non_negative("decay", self.decay)
 
     def __call__(self, context: Context) -> None:
         """Add λ(1 − mask) ⊙ w to the gradients."""
@@ -110,7 +111,7 @@ class TopKast:
     sparsity: float | None = None
 
     def __post_init__(self) -> None:
-        _check_decay("TopKast", self.decay)
+        non_negative("decay", self.decay)
         if not 0.0 <= self.share <= 1.0:
             raise ValueError(f"TopKast expects share in [0, 1], |A| / |B|; got {self.share!r}.")
         if self.every < 1:
@@ -128,7 +129,7 @@ class TopKast:
     def refresh(self, context: Context, lr: float = 0.0) -> None:
         """Choose A anew if `context.step` is a multiple of `every`, or a layer has no mask yet."""
         for target, count in zip(context.targets, self._counts(context), strict=True):
-            if context.step % self.every == 0 or "forward" not in target.weight.buffers:
+            if context.step % self.every == 0 or FORWARD not in target.weight.buffers:
                 set_forward(target, largest(np.abs(target.canonical()), count))
 
     def _counts(self, context: Context) -> list[int]:
@@ -150,13 +151,13 @@ class TopKast:
 def set_forward(target: Target, mask: Mask) -> None:
     """Let the forward pass see only the weights where `mask`, (nnz,) in canonical order, is true."""
     weight = target.weight
-    weight.buffers["forward"] = weight.planned(mask.astype(weight.dtype))
+    weight.buffers[FORWARD] = weight.planned(mask.astype(weight.dtype))
 
 
 def harden(target: Target) -> None:
     """Drop for good the weights that the forward pass does not see; the layer's function stays as it is."""
     weight = target.weight
-    mask = weight.buffers.pop("forward", None)
+    mask = weight.buffers.pop(FORWARD, None)
     if mask is not None:
         weight.move_to(subset(weight.topology, weight.canonical(mask) != 0))
 
@@ -164,14 +165,9 @@ def harden(target: Target) -> None:
 def _add_penalty(target: Target, seen: float, unseen: float) -> None:
     """Add seen · w where the forward pass sees a weight, unseen · w elsewhere, to the gradient if there is one."""
     weight = target.weight
-    mask = weight.buffers.get("forward")
+    mask = weight.buffers.get(FORWARD)
     if weight.grad is None or mask is None:
         return
     number = weight.dtype.type
     penalty = np.where(mask != 0, number(seen), number(unseen)) * weight.data
     weight.grad = weight.grad + penalty  # not in place: it may be somebody else's array too
-
-
-def _check_decay(who: str, decay: float) -> None:
-    if not 0.0 <= decay < float("inf"):
-        raise ValueError(f"{who} expects decay >= 0 and finite; got {decay!r}.")

@@ -172,9 +172,7 @@ def _best(sizes: Array, added: Array) -> Array:
     chosen = np.asarray(sizes >= least[:, None])
     chosen[added == 0] = False
     surplus = np.count_nonzero(chosen, axis=1) - added
-    for row in np.flatnonzero(
-        surplus
-    ):  # several are equal to the last one: the later ones stay out
+    for row in np.flatnonzero(surplus):  # several equal the last one: the later ones stay out
         ties = np.flatnonzero(sizes[row] == least[row])
         chosen[row, ties[ties.size - surplus[row] :]] = False
     return chosen

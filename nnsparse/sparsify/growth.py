@@ -14,12 +14,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nnsparse.kernels.select import locate
 from nnsparse.sparsify.context import Context, Target
 from nnsparse.sparsify.streaming import largest_gradients
 from nnsparse.topology import Topology
 
 Array = NDArray[Any]
+# (context, target, kept positions, k) -> k positions that are not kept, and their values (or one for all)
 Growth: TypeAlias = Callable[[Context, int, Topology, int], tuple[Topology, ArrayLike]]
 
 
@@ -130,9 +130,7 @@ class Gradient:
 
     def _values(self, target: Target, grown: Topology) -> ArrayLike:
         """Return the old values where the grown weights still have one, else 0."""
-        old = target.topology
-        origin = np.empty(grown.nnz, np.int64)
-        locate(grown._indptr, grown._columns, old._indptr, old._columns, origin)
+        origin = grown.positions_in(target.topology)
         back = np.flatnonzero(origin >= 0)
         if not back.size:
             return 0.0

@@ -37,9 +37,7 @@ class Uses(NamedTuple):
 
     structure: Structure
     batch: int
-    taps: list[
-        tuple[Array, Array]
-    ]  # (d, x) for each use of the layer, tiled, d that of the summed loss
+    taps: list[tuple[Array, Array]]  # (d, x) for each use, tiled, d that of the summed loss
 
 
 @contextmanager

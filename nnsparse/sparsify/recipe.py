@@ -6,24 +6,15 @@ A recipe is a frozen composition of parts that know nothing of each other. `upda
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
-
-from numpy.typing import ArrayLike, NDArray
 
 from nnsparse.schedule import Schedule
-from nnsparse.sparsify.context import Context
+from nnsparse.sparsify.criteria import Criterion
 from nnsparse.sparsify.effects import Effect
+from nnsparse.sparsify.growth import Growth
 from nnsparse.sparsify.shares import Allocation, Share, fixed
 from nnsparse.sparsify.units import Unit, Weight
 from nnsparse.sparsify.when import At, When, check_count
-from nnsparse.topology import Topology
-
-# context -> for each target the scores (nnz,) of its stored weights in canonical order, larger = keep
-Criterion: TypeAlias = Callable[[Context], list[NDArray[Any]]]
-# (context, target, kept positions, k) -> k positions that are not kept, and their values (or one for all)
-Growth: TypeAlias = Callable[[Context, int, Topology, int], tuple[Topology, ArrayLike]]
 
 
 @dataclass(frozen=True)

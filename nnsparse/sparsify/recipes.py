@@ -18,7 +18,7 @@ from nnsparse.sparsify import criteria, flow, saliency, schedules
 from nnsparse.sparsify.arguments import ends, fraction, held
 from nnsparse.sparsify.context import Context
 from nnsparse.sparsify.group_lasso import GroupLasso, Groups, by_row
-from nnsparse.sparsify.recipe import Criterion, Recipe
+from nnsparse.sparsify.recipe import Recipe
 from nnsparse.sparsify.shares import Allocation, erdos_renyi, global_rank, uniform
 from nnsparse.sparsify.units import Neuron, NofM
 from nnsparse.sparsify.when import At, Every, Rounds
@@ -30,7 +30,7 @@ def one_shot(
     sparsity: float,
     *,
     at: float = 0.5,
-    criterion: Criterion = criteria.magnitude,
+    criterion: criteria.Criterion = criteria.magnitude,
     allocation: Allocation = global_rank,
 ) -> Recipe:
     """Prune once, at the fraction `at` of the training, and train on.
@@ -48,7 +48,7 @@ def iterative(
     end: float = 0.8,
     initial: float = 0.0,
     rewind: float | None = None,
-    criterion: Criterion = criteria.magnitude,
+    criterion: criteria.Criterion = criteria.magnitude,
     allocation: Allocation = global_rank,
 ) -> Recipe:
     """Train, prune, train, prune: `rounds` equal steps of sparsity, each at the end of its part of the window.
@@ -70,7 +70,7 @@ def lottery_ticket(
     rounds: int = 10,
     rewind: float = 0.0,
     end: float = 0.9,
-    criterion: Criterion = criteria.magnitude,
+    criterion: criteria.Criterion = criteria.magnitude,
     allocation: Allocation = uniform,
 ) -> Recipe:
     """Find a winning ticket: train, prune by a constant factor, return to early weights, again and again.
@@ -94,7 +94,7 @@ def agp(
     every: int = 100,
     begin: float = 0.0,
     end: float = 0.75,
-    criterion: Criterion = criteria.magnitude,
+    criterion: criteria.Criterion = criteria.magnitude,
     allocation: Allocation = uniform,
 ) -> Recipe:
     """Automated gradual pruning: fast at first, slowly in the end: s_t = s_f + (s_i − s_f)(1 − (t − t₀)/(nΔt))³.
@@ -115,7 +115,7 @@ def one_cycle(
     end: float = 1.0,
     alpha: float = 14.0,
     beta: float = 6.0,
-    criterion: Criterion = criteria.magnitude,
+    criterion: criteria.Criterion = criteria.magnitude,
     allocation: Allocation = global_rank,
 ) -> Recipe:
     """One-cycle pruning: along a sigmoid over the whole training (`schedules.one_cycle_pruning`).
@@ -204,7 +204,7 @@ def neurons(
     rounds: int = 1,
     begin: float = 0.0,
     end: float = 0.5,
-    criterion: Criterion = criteria.magnitude,
+    criterion: criteria.Criterion = criteria.magnitude,
 ) -> Recipe:
     """Prune whole neurons, those of the smallest Σ|w| of each hidden layer, in `rounds` equal steps of sparsity.
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nnsparse import tiles
 from nnsparse.nn.module import Module
 from nnsparse.optim.optimizer import State
-from nnsparse.parameter import Parameter
+from nnsparse.parameter import FORWARD, Parameter
 from nnsparse.sparsify.checks import seed_of
 from nnsparse.sparsify.context import Target
 from nnsparse.sparsify.copies import REWIND, START
@@ -26,7 +26,6 @@ from nnsparse.topology import Topology
 
 Array = NDArray[Any]
 
-FORWARD = "forward"
 OWN = (HELD, FORWARD, START, REWIND)  # the buffers that recipes make
 
 

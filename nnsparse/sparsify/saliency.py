@@ -18,6 +18,7 @@ import numpy as np
 from nnsparse import tiles
 from nnsparse.autograd import Tensor, grad, sweep
 from nnsparse.ops import arithmetic
+from nnsparse.parameter import FORWARD
 from nnsparse.sparsify.context import Array, Context
 from nnsparse.sparsify.passes import gradients, mean_gradients, passes, sample_uses, untraced
 
@@ -227,8 +228,8 @@ def neuron_relevance(context: Context) -> list[Array]:
                 context.targets, totals, batch, strict=True
             ):
                 w, bias = target.weight.data, target.layer.bias
-                if "forward" in target.weight.buffers:
-                    w = w * target.weight.buffers["forward"]
+                if FORWARD in target.weight.buffers:
+                    w = w * target.weight.buffers[FORWARD]
                 change = [
                     d * structure.forward(w, x, size, None if bias is None else bias.data, False)
                     for d, x in taps

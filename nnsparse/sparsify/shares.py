@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from nnsparse.allocation import apportion
 from nnsparse.kernels.select import largest
 from nnsparse.sparsify.context import Context
+from nnsparse.sparsify.holding import HELD
 
 Array = NDArray[Any]
 # (context, total, the scores of each target's weights) -> weights of each target, `total` of them together
@@ -108,7 +109,7 @@ def momentum_share(context: Context) -> list[float]:
                 f"momentum_share: layer {target.name!r} has no momentum. Use SGD(..., momentum=0.9) or Adam, and make "
                 "a step before the first update."
             )
-        held = buffers.get("held")  # what is held at zero has no momentum either
+        held = buffers.get(HELD)  # what is held at zero has no momentum either
         count = momentum.size if held is None else int(np.count_nonzero(held))
         shares.append(float(np.abs(momentum).sum(dtype=np.float64)) / max(1, count))
     return shares

@@ -22,6 +22,7 @@ from nnsparse.sparsify.report import Explored, Record, Report, Stopwatch, bare, 
 from nnsparse.sparsify.storage import Storage
 from nnsparse.sparsify.units import Weight
 from nnsparse.sparsify.update import changes_nothing, check_taps, propose, sparsities, total_count
+from nnsparse.sparsify.when import check_count
 
 
 @final
@@ -99,7 +100,9 @@ class Sparsifier:
         swap: bool | Crossover = False,
     ) -> None:
         checks.check_arguments(model, optimizer, recipe)
-        total_steps, refresh_every = checks.check_steps(total_steps, refresh_every)
+        total_steps = check_count("total_steps, epochs × batches per epoch,", total_steps)
+        if refresh_every is not None:
+            refresh_every = check_count("refresh_every", refresh_every)
         self.model, self.optimizer, self.recipe = model, optimizer, recipe
         self.total_steps, self.steps = total_steps, 0
         self.targets = checks.targets_of(model, optimizer, skip)

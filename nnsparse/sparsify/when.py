@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
 
+import numpy as np
+
 
 class When(Protocol):
     """Which steps are updates; frozen."""
@@ -180,16 +182,17 @@ def _between(begin: int, end: int, step: int) -> float:
     return min(1.0, max(0.0, (step - begin) / (end - begin)))
 
 
-def check_count(what: str, number: int) -> None:
-    """Refuse what is no integer from 1 on.
+def check_count(what: str, number: int) -> int:
+    """Return a count as a Python integer; refuse what is no integer from 1 on.
 
     Raises
     ------
     ValueError
         In terms of `what`.
     """
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+    if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:
         raise ValueError(f"expected {what} as an integer >= 1; got {number!r}.")
+    return int(number)
 
 
 def check_window(begin: float, end: float) -> None:

@@ -6,9 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from nnsparse import jit
-from nnsparse.kernels.select import bar, largest, locate
-from nnsparse.topology import Topology
+from nnsparse.kernels.select import bar, largest
 
 
 def twin(scores, k, order=None):
@@ -99,31 +97,3 @@ def test_exactly_those_of_the_k_largest_reach_the_bar_or_equal_the_last(magnitud
     k = max(1, round(share * magnitudes.size))
     last = np.sort(magnitudes)[-k]
     np.testing.assert_array_equal(magnitudes >= bar(magnitudes, k), magnitudes >= last)
-
-
-def found(a, b):
-    out = np.full(a.nnz, 99, np.int64)
-    locate(a._indptr, a._columns, b._indptr, b._columns, out)
-    return out
-
-
-@settings(max_examples=60)
-@given(
-    st.integers(1, 40), st.integers(1, 40), st.floats(0, 1), st.floats(0, 1), st.integers(0, 2**32)
-)
-def test_positions_are_located_as_by_set_algebra(n_out, n_in, first, second, seed):
-    rng = np.random.default_rng(seed)
-    a, b = (Topology.random((n_out, n_in), density=d, rng=rng) for d in (first, second))
-    np.testing.assert_array_equal(found(a, b), a.positions_in(b))
-
-
-def test_one_and_two_threads_locate_the_same():
-    a, b = (Topology.random((300, 200), density=0.3, rng=seed) for seed in (0, 1))
-    before, results = jit.get_num_threads(), []
-    try:
-        for threads in (1, 2):
-            jit.set_num_threads(threads)
-            results.append(found(a, b))
-    finally:
-        jit.set_num_threads(before)
-    np.testing.assert_array_equal(*results)
