@@ -1,28 +1,43 @@
 """Trained models, frozen: `compile` makes one object whose whole forward pass is one compiled call.
 
 How it works: `layers` turns modules into plain layers, `packing` those into five flat arrays, `kernels.forward` runs
-them, `model` calls it, `files` and `checking` save and load. Training stays with `nn` and `train`.
+them, `model` calls it, `files` and `checking` save and load; `filtered` drops dead samples between layers. Training
+stays with `nn` and `train`.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from os import PathLike
+from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from nnsparse.inference import files
-from nnsparse.inference.layers import layers_of
+from nnsparse.inference.filtered import FilteredModel
+from nnsparse.inference.layers import Layer, layers_of
 from nnsparse.inference.model import CompiledModel
 from nnsparse.inference.packing import pack
+from nnsparse.kernels.forward import RELU
 from nnsparse.nn.module import Module
 
-__all__ = ["CompiledModel", "compile", "load"]
+__all__ = ["CompiledModel", "FilteredModel", "compile", "load"]
 
 _HALF = float(np.finfo(np.float16).max)
 
 
-def compile(model: Module, *, dtype: DTypeLike | None = None) -> CompiledModel:
+@overload
+def compile(
+    model: Module, *, dtype: DTypeLike | None = None, skip_dead: Literal[False] = False
+) -> CompiledModel: ...
+@overload
+def compile(
+    model: Module, *, dtype: DTypeLike | None = None, skip_dead: Literal[True]
+) -> FilteredModel: ...
+def compile(
+    model: Module, *, dtype: DTypeLike | None = None, skip_dead: bool = False
+) -> CompiledModel | FilteredModel:
     """Return a frozen copy of a trained model that predicts in one compiled call.
 
     Parameters
@@ -32,10 +47,13 @@ def compile(model: Module, *, dtype: DTypeLike | None = None) -> CompiledModel:
         BatchNorm1d (in evaluation mode; folded into an affine layer before it).
     dtype : float16 or None
         How to store the weights; None keeps theirs. Arithmetic, biases and the output stay in the model's dtype.
+    skip_dead : bool
+        Whether samples that are all zero behind a ReLU leave there: one call for each such layer, and no more work for
+        them. It pays where many of them die.
 
     Returns
     -------
-    CompiledModel
+    CompiledModel, or FilteredModel with `skip_dead`
 
     Raises
     ------
@@ -67,18 +85,28 @@ def compile(model: Module, *, dtype: DTypeLike | None = None) -> CompiledModel:
             f"compile expects dtype float16 or None (as the model's); got {np.dtype(dtype)}"
         )
     layers, kind = layers_of(model)
-    error = 0.0
-    for index, layer in enumerate(layers):
-        if half and layer.kind != "scale" and layer.weights.size:
-            largest = float(np.abs(layer.weights).max())
-            if not largest <= _HALF:
-                raise ValueError(
-                    f"compile: affine layer {index} has a weight of magnitude {largest:g}; float16 "
-                    f"holds up to {_HALF:g}. Leave dtype out."
-                )
-            exact = layer.weights.astype(np.float64)
-            error = max(error, float(np.abs(exact.astype(np.float16) - exact).max()))
-    return CompiledModel(pack(layers, kind, half), error)
+    errors = [_storage_error(i, layer) if half else 0.0 for i, layer in enumerate(layers)]
+    ends = [i + 1 for i, layer in enumerate(layers[:-1]) if layer.activation == RELU]
+    bounds = pairwise([0, *(ends if skip_dead else []), len(layers)])
+    stages = [
+        CompiledModel(pack(layers[first:last], kind, half), max(errors[first:last]))
+        for first, last in bounds
+    ]
+    return FilteredModel(stages) if skip_dead else stages[0]
+
+
+def _storage_error(index: int, layer: Layer) -> float:
+    """Return the largest change of a layer's weights by float16, after checking that they fit in it."""
+    if layer.kind == "scale" or not layer.weights.size:
+        return 0.0
+    largest = float(np.abs(layer.weights).max())
+    if not largest <= _HALF:
+        raise ValueError(
+            f"compile: affine layer {index} has a weight of magnitude {largest:g}; float16 "
+            f"holds up to {_HALF:g}. Leave dtype out."
+        )
+    exact = layer.weights.astype(np.float64)
+    return float(np.abs(exact.astype(np.float16) - exact).max())
 
 
 def load(path: str | PathLike[str]) -> CompiledModel:
