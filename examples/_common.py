@@ -1,16 +1,18 @@
-"""What the examples share: choosing the data, training one network with records, tables and plots."""
+"""What the examples share: choosing data and files, training one network with records, tables and plots."""
 
 from __future__ import annotations
 
+import argparse
 import time
-from collections.abc import Sequence
+import tracemalloc
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import nnsparse as ns
-from nnsparse import datasets, nn, optim
+from nnsparse import datasets, nn, optim, tiles
 from nnsparse.data import DataLoader
 from nnsparse.train import NonFiniteLossError, check_finite
 
@@ -32,6 +34,70 @@ def load_digits(name: str) -> tuple[str, Split, Split]:
             print("".join(f"  | {line}\n" for line in str(error).splitlines()))
     train, test = datasets.digits()
     return "digits (embedded, drawn by nnsparse)", train, test
+
+
+def load_reviews(name: str, **settings: int) -> tuple[str, Split, Split]:
+    """Return (what it is, train, test) for "auto", "imdb" or "generated", as `datasets.imdb` encodes reviews."""
+    if name != "generated":
+        try:
+            return "IMDb", *datasets.imdb(**settings)
+        except datasets.DataUnavailable as error:
+            if name == "imdb":
+                raise SystemExit(str(error)) from None
+            print(
+                "IMDb cannot be had, so generated reviews are used instead. Why, and how to get it:"
+            )
+            print("".join(f"  | {line}\n" for line in str(error).splitlines()))
+    return "generated reviews", *datasets.reviews(**settings)
+
+
+def at_least(lowest: int) -> Callable[[str], int]:
+    """Return what reads an integer from `lowest` on, for argparse."""
+
+    def count(text: str) -> int:
+        number = int(text)
+        if number < lowest:
+            raise argparse.ArgumentTypeError(f"expected at least {lowest}; got {number}")
+        return number
+
+    return count
+
+
+def output_file(text: str) -> Path:
+    """Return a path that can be written, for argparse: what is wrong with it shows before the training."""
+    path = Path(text)
+    exists = path.exists()
+    try:
+        with path.open("a"):
+            pass
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot write {text!r}: {error.strerror}") from None
+    if not exists:
+        path.unlink()
+    return path
+
+
+def picture_file(text: str) -> Path:
+    """Return the path of a picture that matplotlib can draw and that can be written, for argparse."""
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError:
+        raise argparse.ArgumentTypeError("needs matplotlib: pip install 'nnsparse[plot]'") from None
+    kinds = FigureCanvasBase.get_supported_filetypes()
+    if Path(text).suffix[1:].lower() not in kinds:
+        raise argparse.ArgumentTypeError(f"draws {', '.join(kinds)}; got {text!r}")
+    return output_file(text)
+
+
+def peak_bytes(step: Callable[[], object]) -> int:
+    """Return how many bytes a step takes at most, when all that is made once is there."""
+    for _ in range(2):
+        tiles.pool.clear()
+        tracemalloc.start()
+        step()
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    return most
 
 
 class Run:
@@ -113,14 +179,10 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 def plot_runs(runs: Sequence[Run], title: str, path: Path) -> None:
     """Draw loss curves, test accuracy and time per step into an image file."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise SystemExit("--plot needs matplotlib: pip install 'nnsparse[plot]'") from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    axes = figure.subplots(1, 3)
     for i, run in enumerate(runs):
         color, style = f"C{i}", ("-", "--", "-.", ":")[i % 4]
         window = max(1, len(run.losses) // 100)

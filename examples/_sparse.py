@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import Split, table
+from _common import Split, at_least, output_file, picture_file, table
 
 import nnsparse as ns
 from nnsparse import nn, optim, schedule, sparsify, train
@@ -24,11 +23,12 @@ Data = tuple[Split, Split]
 
 @dataclass(frozen=True)
 class Network:
-    """What to train: a name, how to make the model, and its recipe for so many steps per epoch, if any."""
+    """What to train: a name, how to make the model, its recipe for so many steps per epoch, if any, its optimizer."""
 
     name: str
     make: Callable[[], nn.Sequential]
     recipe: Callable[[int], sparsify.Recipe] | None = None
+    optimizer: Callable[[nn.Sequential], optim.Optimizer] | None = None  # None: SGD
 
 
 @dataclass(frozen=True)
@@ -73,22 +73,23 @@ def compare(networks: Sequence[Network], args: argparse.Namespace, data: Data) -
     few = 10 * small.batch_size
     (x, y), (x_test, y_test) = data
     little = (x[:few], y[:few]), (x_test[:few], y_test[:few])
-    for network in networks:
-        learn(
-            network, small, little, epochs=15, progress=False
-        )  # 150 steps, updates are due at 100
+    for network in networks:  # 150 steps, updates are due at 100
+        learn(network, small, little, epochs=15, progress=False)
     return [learn(network, args, data, args.epochs) for network in networks]
 
 
 def learn(
     network: Network, args: argparse.Namespace, data: Data, epochs: int, progress: bool = True
 ) -> Trained:
-    """Train a network with SGD, momentum and a cosine schedule, and with its recipe, if it has one."""
+    """Train a network with its optimizer (SGD with momentum), a cosine schedule, and its recipe, if it has one."""
     train_data, test = data
     name, model = network.name, network.make()
     loader = DataLoader(train_data, batch_size=args.batch_size, rng=args.seed)
     total = epochs * len(loader)
-    optimizer = optim.SGD(model.parameters(), lr=args.lr, momentum=args.momentum)
+    if network.optimizer is None:
+        optimizer: optim.Optimizer = optim.SGD(model.parameters(), args.lr, args.momentum)
+    else:
+        optimizer = network.optimizer(model)
     loss_fn = nn.CrossEntropyLoss()
     updates: list[train.Update] = [optim.LRScheduler(optimizer, schedule.cosine(), total)]
     sparsifier = None
@@ -145,9 +146,31 @@ def results_table(runs: Sequence[Trained]) -> str:
     return table(rows)
 
 
+def compacted(run: Trained, test: Split) -> str:
+    """Return what is left when the neurons that cannot matter are taken out, in a line; empty if there are none."""
+    small = sparsify.compact(run.model)
+    before, after = (
+        "-".join(
+            str(n)
+            for n in [
+                affine(model)[0].in_features,
+                *(layer.out_features for layer in affine(model)),
+            ]
+        )
+        for model in (run.model, small)
+    )
+    if before == after:
+        return ""
+    accuracy = float((small.predict(test[0]).argmax(1) == test[1]).mean())
+    size = ns.memory_report(small).weights_and_state / 1e6
+    return f"{run.name}, compacted: {after}, {size:.3f} MB without optimizer, test {accuracy:.2%}"
+
+
 def planned(sparsifier: sparsify.Sparsifier) -> schedule.Schedule:
-    """Return the recipe's sparsity as a function of the whole training's progress."""
+    """Return the recipe's sparsity over the whole training's progress; if it plans none, what came of it."""
     recipe, total = sparsifier.recipe, sparsifier.total_steps
+    if recipe.sparsity is None:
+        return lambda progress: after_updates(sparsifier, progress)
     first = recipe.when.steps(total)[0]
     before = recipe.start.sparsity(1.0) if recipe.start else 0.0
 
@@ -158,21 +181,31 @@ def planned(sparsifier: sparsify.Sparsifier) -> schedule.Schedule:
     return sparsity
 
 
+def after_updates(sparsifier: sparsify.Sparsifier, progress: float) -> float:
+    """Return the sparsity after the last update up to some progress."""
+    size = sum(target.size for target in sparsifier.targets)
+    done = [r for r in sparsifier.history if r.step <= progress * sparsifier.total_steps]
+    return 1 - sum(done[-1].counts) / size if done else 0.0
+
+
 def plot(runs: Sequence[Trained], title: str, path: Path) -> None:
-    """Draw sparsity over training (planned, and as it was), test accuracy, densities, and a first layer's mask."""
+    """Draw sparsity over training, planned and as it was (or the loss), test accuracy, densities and a layer's mask."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 8), layout="constrained")
     axes = figure.subplots(2, 2)
     led = [run for run in runs if run.sparsifier]
-    plots.plot_schedule({run.name: planned(run.sparsifier) for run in led}, axes[0, 0])
+    if led:
+        plots.plot_schedule({run.name: planned(run.sparsifier) for run in led}, axes[0, 0])
+        axes[0, 0].set_title("sparsity: lines as planned, dots after each update")
+    else:  # no sparsity moves
+        for run in runs:
+            axes[0, 0].plot(run.history["step_loss"], alpha=0.7)
+        axes[0, 0].set(xlabel="step", ylabel="training loss", yscale="log")
     for i, run in enumerate(led):
-        size = sum(target.size for target in run.sparsifier.targets)
-        records = run.sparsifier.history
-        steps = np.array([record.step for record in records]) / run.sparsifier.total_steps
-        percent = [100 * (1 - sum(record.counts) / size) for record in records]
-        axes[0, 0].plot(steps, percent, "o", color=f"C{i}", markersize=3)
-    axes[0, 0].set_title("sparsity: lines as planned, dots after each update")
+        steps = [record.step / run.sparsifier.total_steps for record in run.sparsifier.history]
+        percent = [100 * after_updates(run.sparsifier, step) for step in steps]
+        axes[0, 0].plot(steps, percent, "o", color=f"C{i % 10}", markersize=3)
     for run in runs:
         axes[0, 1].plot(
             run.history["epoch"],
@@ -186,8 +219,11 @@ def plot(runs: Sequence[Trained], title: str, path: Path) -> None:
     axes[0, 1].legend()
     plots.plot_densities({run.name: run.model for run in runs}, axes[1, 0])
     axes[1, 0].get_legend().remove()  # the colours are those of the panel above
-    plots.plot_mask(led[0].model[0].weight.topology, axes[1, 1])
-    axes[1, 1].set_title(f"first layer, {led[0].name}: {axes[1, 1].get_title()}")
+    name, layer = next(
+        (run.name, m) for run in [*led, *runs] for m in run.model if isinstance(m, nn.SparseLinear)
+    )
+    plots.plot_mask(layer.weight.topology, axes[1, 1])
+    axes[1, 1].set_title(f"first sparse layer, {name}: {axes[1, 1].get_title()}")
     figure.suptitle(title)
     figure.savefig(path, dpi=120)
 
@@ -208,9 +244,12 @@ def write_json(runs: Sequence[Trained], data: str, args: argparse.Namespace, pat
     path.write_text(json.dumps({"data": data, "options": options, "results": results}) + "\n")
 
 
-def finish(runs: Sequence[Trained], about: str, args: argparse.Namespace) -> None:
+def finish(runs: Sequence[Trained], about: str, args: argparse.Namespace, test: Split) -> None:
     """Print the table, write what was asked for, and see whether all have learned."""
     print("\n" + results_table(runs))
+    for run in runs:
+        if line := compacted(run, test):
+            print(line)
     for run in runs:
         if run.sparsifier:
             print(f"\n{run.sparsifier.report()}")
@@ -226,11 +265,19 @@ def finish(runs: Sequence[Trained], about: str, args: argparse.Namespace) -> Non
 
 
 def parse(
-    argv: list[str] | None, about: str, recipes: Mapping[str, Callable[..., Any]], default: str
+    argv: list[str] | None,
+    about: str,
+    recipes: Iterable[str],
+    default: str,
+    more: Sequence[argparse.ArgumentParser] = (),
+    data: Sequence[str] = ("auto", "mnist", "digits"),
+    defaults: Mapping[str, Any] | None = None,
 ) -> argparse.Namespace:
-    """Read and check the options."""
+    """Read and check the options, those of the parsers in `more` too; `defaults` take the place of those here."""
     p = argparse.ArgumentParser(
-        description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        description=about,
+        parents=more,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     p.add_argument(
         "--recipe",
@@ -241,38 +288,33 @@ def parse(
         help="one or more of: " + ", ".join(recipes),
     )
     p.add_argument("--sparsity", type=float, default=0.9, help="of all weights together")
-    p.add_argument("--data", choices=["auto", "mnist", "digits"], default="auto")
-    p.add_argument("--hidden", type=int, nargs="+", default=[300, 100], help="hidden layers' sizes")
-    p.add_argument("--epochs", type=int, default=5)
-    p.add_argument("--batch-size", type=int, default=100)
+    p.add_argument("--data", choices=data, default=data[0])
+    p.add_argument(
+        "--hidden", type=at_least(1), nargs="+", default=[300, 100], help="hidden layers' sizes"
+    )
+    p.add_argument("--epochs", type=at_least(1), default=5)
+    p.add_argument("--batch-size", type=at_least(1), default=100)
     p.add_argument("--lr", type=float, default=0.1)
     p.add_argument("--momentum", type=float, default=0.9)
     p.add_argument(
         "--refresh-every",
-        type=int,
+        type=at_least(1),
         metavar="R",
         help="compress patterns every R steps only (default: at each update)",
     )
     p.add_argument(
         "--swap", action="store_true", help="keep layers on the dense kernels while that is faster"
     )
-    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--seed", type=at_least(0), default=0)
     p.add_argument("--threads", type=int, help="default: all cores")
-    p.add_argument("--json", type=Path, help="write options, results and every loss there")
-    p.add_argument("--plot", type=Path, help="draw curves there (needs matplotlib)")
+    p.add_argument("--json", type=output_file, help="write options, results and every loss there")
+    p.add_argument("--plot", type=picture_file, help="draw curves there (needs matplotlib)")
+    p.set_defaults(**(defaults or {}))
     args = p.parse_args(argv)
     if not 0 < args.sparsity < 1:
         p.error(f"--sparsity expects a fraction between 0 and 1; got {args.sparsity:g}")
-    if min(args.hidden) < 1:
-        p.error("--hidden expects sizes of at least 1")
-    if args.epochs < 1 or args.batch_size < 1 or args.seed < 0:
-        p.error("--epochs and --batch-size expect at least 1, --seed at least 0")
-    if args.refresh_every is not None and args.refresh_every < 1:
-        p.error("--refresh-every expects at least 1")
     if not (0 < args.lr < float("inf") and 0 <= args.momentum < 1):
         p.error("--lr expects a number above 0, --momentum one from 0 to below 1")
-    if args.plot and find_spec("matplotlib") is None:
-        p.error("--plot needs matplotlib: pip install 'nnsparse[plot]'")
     try:
         ns.set_num_threads(ns.get_num_threads() if args.threads is None else args.threads)
     except ValueError as error:

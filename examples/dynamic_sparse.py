@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     networks.append(Network("static", sparse))
     networks.append(Network("dense", lambda: nn.mlp(sizes, rng=args.seed)))
     runs = compare(networks, args, data)
-    finish(runs, about, args)
+    finish(runs, about, args, data[1])
 
 
 if __name__ == "__main__":

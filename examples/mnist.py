@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 import numpy as np
-from _common import Run, load_digits, plot_runs, results_table
+from _common import Run, load_digits, output_file, picture_file, plot_runs, results_table
 from tqdm import tqdm
 
 import nnsparse as ns
@@ -64,8 +63,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     p.add_argument("--dtype", choices=["float32", "float64"], default="float32")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--threads", type=int, help="default: all cores")
-    p.add_argument("--json", type=Path, help="write options, table and every loss there")
-    p.add_argument("--plot", type=Path, help="draw curves there (needs matplotlib)")
+    p.add_argument("--json", type=output_file, help="write options, table and every loss there")
+    p.add_argument("--plot", type=picture_file, help="draw curves there (needs matplotlib)")
     args = p.parse_args(argv)
     if len(args.hidden) < 2 or min(args.hidden) < 1:
         p.error("--hidden expects two sizes or more, each at least 1")

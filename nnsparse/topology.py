@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, TypeVar, final
 
 import numpy as np
@@ -18,6 +18,7 @@ from scipy import sparse
 
 from nnsparse.allocation import Shape, check_shape, draw, exact_count
 from nnsparse.kernels import planning
+from nnsparse.radix import Radices, RadixNet
 
 Ints: TypeAlias = NDArray[Any]  # int32 or int64, by size
 Seed: TypeAlias = np.random.Generator | int | None
@@ -240,6 +241,39 @@ class Topology:
                 "twice. Merge duplicates first, or use from_scipy, which does."
             )
         return cls._from_keys(shape, keys)
+
+    @classmethod
+    def radix_net(cls, radices: Radices, widths: Sequence[int] | None = None) -> list[Topology]:
+        """Return the layers of a RadiX-Net, sparse and regular, with as many paths between every two ends.
+
+        Parameters
+        ----------
+        radices : list of integers >= 2, or list of such lists
+            One radix N_i per layer, which then has density N_i / N'. N' is the product of each list; that of the
+            last of several lists may be a divisor.
+        widths : list of integers, optional
+            Neurons per layer, inputs first: one more than radices, multiples of N'. By default N' everywhere.
+
+        Returns
+        -------
+        list of Topology
+            One per radix, of shape (widths[i + 1], widths[i]).
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `radix.RadixNet`, which also has the construction, its source, and the number of paths.
+
+        Notes
+        -----
+        Cost: O(nnz + n_out) memory.
+
+        Examples
+        --------
+        >>> Topology.radix_net([10, 10], widths=[800, 300, 100])
+        [Topology(300 x 800, nnz=24000, sparsity=0.9), Topology(100 x 300, nnz=3000, sparsity=0.9)]
+        """
+        return [cls._canonical(*pattern) for pattern in RadixNet(radices, widths)]
 
     # ------------------------------------------------------------ facts
 

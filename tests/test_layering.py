@@ -22,7 +22,7 @@ LAYERS = {
         [
             "jit recorder simd simd_block simd_quads simd_sums tiles trace",
             "kernels machine schedule",
-            "autograd topology plan allocation rows",
+            "autograd topology plan allocation radix row_gradient rows",
             "ops parameter gradcheck jvp",
             "nn optim",
             "sparsify data datasets memory tuning profiling roofline inference",

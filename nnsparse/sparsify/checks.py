@@ -9,6 +9,7 @@ import numpy as np
 from nnsparse.allocation import exact_count
 from nnsparse.nn.module import Module
 from nnsparse.optim.optimizer import Optimizer
+from nnsparse.parameter import FORWARD
 from nnsparse.sparsify.context import Batch, LossFunction, Target, targets
 from nnsparse.sparsify.holding import Crossover, alive_count
 from nnsparse.sparsify.recipe import Recipe
@@ -92,6 +93,23 @@ def targets_of(model: Module, optimizer: Optimizer, skip: Sequence[str]) -> tupl
                 "sparsify.prunable makes a new one: make the optimizer afterwards."
             )
     return found
+
+
+def check_masks(recipe: Recipe, found: Sequence[Target]) -> None:
+    """Refuse layers that compute with a mask which the recipe would not renew: one with effects may do so.
+
+    Raises
+    ------
+    ValueError
+        Naming the layer.
+    """
+    for target in found:
+        if FORWARD in target.weight.buffers and not recipe.effects:
+            raise ValueError(
+                f"{recipe.name}: layer {target.name!r} still has the forward mask of another method, such as top_kast "
+                "or sr_ste before its last step. sparsify.harden(target), for target in sparsify.targets(model), "
+                "drops the weights that it hides; layer.weight.buffers.pop('forward') takes them all back."
+            )
 
 
 def seed_of(rng: np.random.Generator | int | None) -> int:

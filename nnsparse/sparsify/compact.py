@@ -107,11 +107,8 @@ class _Stage:
 
     def select(self, mask: Array) -> None:
         """Keep only the weights where `mask` (nnz,) is true."""
-        self.rows, self.columns, self.values = (
-            self.rows[mask],
-            self.columns[mask],
-            self.values[mask],
-        )
+        self.rows, self.columns = self.rows[mask], self.columns[mask]
+        self.values = self.values[mask]
 
     def remove(self, reader: _Stage, gone: Array) -> None:
         """Take out the units where `gone` is true, all but the first if all are; `reader` has no weights from them."""

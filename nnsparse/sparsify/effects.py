@@ -13,7 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from nnsparse import tiles
 from nnsparse.allocation import apportion, exact_count
+from nnsparse.kernels.masks import best_n_of, penalize
 from nnsparse.kernels.select import largest
 from nnsparse.parameter import FORWARD
 from nnsparse.sparsify.arguments import fraction, non_negative
@@ -71,8 +73,11 @@ class SrSte:
     def refresh(self, context: Context, lr: float = 0.0) -> None:
         """Set each forward mask to the n largest |w| of every m inputs."""
         for target in context.targets:
-            scores = np.abs(target.canonical())
-            set_forward(target, self.unit.best(target.topology, scores))
+            if target.topology.is_full:
+                target.weight.buffers[FORWARD] = _n_of_m(self.unit, target)
+            else:
+                scores = np.abs(target.canonical())
+                set_forward(target, self.unit.best(target.topology, scores))
 
 
 @dataclass(frozen=True)
@@ -162,12 +167,24 @@ def harden(target: Target) -> None:
         weight.move_to(subset(weight.topology, weight.canonical(mask) != 0))
 
 
+def _n_of_m(unit: NofM, target: Target) -> Array:
+    """Return the mask of the n largest |w| of every m inputs of a layer that stores all weights, in their own order."""
+    w = np.ascontiguousarray(target.weight.data)
+    mask = tiles.empty(w.shape, w.dtype)
+    best_n_of(unit.m)(w, target.topology.shape[1], unit.n, mask)
+    return mask
+
+
 def _add_penalty(target: Target, seen: float, unseen: float) -> None:
     """Add seen · w where the forward pass sees a weight, unseen · w elsewhere, to the gradient if there is one."""
     weight = target.weight
-    mask = weight.buffers.get(FORWARD)
-    if weight.grad is None or mask is None:
+    grad, mask = weight.grad, weight.buffers.get(FORWARD)
+    if grad is None or mask is None:
         return
-    number = weight.dtype.type
-    penalty = np.where(mask != 0, number(seen), number(unseen)) * weight.data
-    weight.grad = weight.grad + penalty  # not in place: it may be somebody else's array too
+    if not grad.shape == mask.shape == weight.data.shape:
+        raise ValueError(
+            f"layer {target.name!r} expects a gradient and a mask of shape {weight.data.shape}; got {grad.shape} and "
+            f"{mask.shape}."
+        )
+    weight.grad = tiles.empty(grad.shape, weight.dtype)  # `grad` may be somebody else's array too
+    penalize(grad, weight.data, mask, seen, unseen, weight.grad)

@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from nnsparse.allocation import Shape, check_shape, draw
-from nnsparse.ops.structures import Dense
 from nnsparse.sparsify.context import Context
+from nnsparse.sparsify.growth import check_room, old_values, taps_of
+from nnsparse.sparsify.streaming import largest_per_row
 from nnsparse.topology import Seed, Topology
 
 Array = NDArray[Any]
-
-BLOCK = 2**21  # bytes of the weight gradient at a time
 
 
 def fan_in_topology(shape: Shape, fan_in: int, rng: Seed = None) -> Topology:
@@ -66,8 +65,9 @@ class FanInGradient:
 
     Notes
     -----
-    Cost: the product d · xᵀ of a dense layer, some rows at a time, and a sort of each row: memory O(k) and 2 MB. Needs
-    the context's taps (`Recipe.needs_taps`). Equal gradients go by position, NaN counts as the smallest.
+    Cost: that of the dense product d · xᵀ at most, in blocks that are not kept (`streaming.largest_per_row`): memory is
+    O(k + n_out + n_in). Needs the context's taps (`Recipe.needs_taps`). Equal gradients go by position, NaN counts as
+    the smallest.
     Source: Lasby et al., Dynamic sparse training with structured sparsity (SRigL), 2023, sec. 3, step 7.
     Difference: exactly k weights grow, so the first neurons get one more where k does not divide.
     """
@@ -76,8 +76,8 @@ class FanInGradient:
 
     def __call__(
         self, context: Context, index: int, kept: Topology, k: int
-    ) -> tuple[Topology, Array]:
-        """Return k positions that are not in `kept`, and their values (k,) in canonical order.
+    ) -> tuple[Topology, ArrayLike]:
+        """Return k positions that are not in `kept`, and their values in canonical order (see `Growth`).
 
         Raises
         ------
@@ -85,19 +85,14 @@ class FanInGradient:
             If there are no taps, or the neurons have no room for k weights more.
         """
         target = context.targets[index]
-        taps = context.taps[index] if index < len(context.taps) else []
-        if not taps:
-            raise ValueError(
-                f"FanInGradient needs the gradients of layer {target.name!r}: set layer.taps = [] before the forward "
-                "pass and call backward, or let a recipe with needs_taps=True do so."
-            )
+        check_room(target, kept, k)
+        if k == 0:
+            return Topology.empty(kept.shape), 0.0
+        taps = taps_of(context, index)
         taken = kept if self.returning else kept | target.topology
         added = fill_up(target.name, kept.row_counts(), taken.row_counts(), kept.shape[1], k)
-        grown = _largest_per_row(taps, taken, added)
-        values = np.zeros(k, target.weight.dtype)
-        origin = grown.positions_in(target.topology)
-        values[origin >= 0] = target.canonical()[origin[origin >= 0]]
-        return grown, values
+        grown = largest_per_row(taps, taken, added)
+        return grown, old_values(target, grown)
 
 
 def fill_up(name: str, counts: Array, taken: Array, n_in: int, k: int) -> Array:
@@ -128,51 +123,3 @@ def fill_up(name: str, counts: Array, taken: Array, n_in: int, k: int) -> Array:
     one_more = np.flatnonzero(filled(low + 1) > added)[: k - added.sum()]
     added[one_more] += 1
     return added
-
-
-def _largest_per_row(taps: list[tuple[Array, Array]], taken: Topology, added: Array) -> Topology:
-    """Return the `added` (n_out,) largest |d · xᵀ| of each row among the positions that are not `taken`."""
-    n_out, n_in = taken.shape
-    step = max(1, BLOCK // max(1, n_in * taps[0][0].itemsize))
-    indptr, columns = taken.csr()
-    found = []
-    for first in range(0, n_out, step):
-        last = min(n_out, first + step)
-        if not added[first:last].any():
-            continue
-        sizes = _gradient(taps, first, last)
-        np.abs(sizes, out=sizes)
-        sizes[np.isnan(sizes)] = -0.5
-        here = slice(indptr[first], indptr[last])
-        sizes[
-            np.repeat(np.arange(last - first), np.diff(indptr[first : last + 1])), columns[here]
-        ] = -1
-        chosen = _best(sizes, added[first:last])
-        found.append(np.flatnonzero(chosen) + first * n_in)
-    keys = np.concatenate(found) if found else np.empty(0, np.int64)
-    return Topology.from_coo(taken.shape, keys // n_in, keys % n_in)
-
-
-def _gradient(taps: list[tuple[Array, Array]], first: int, last: int) -> Array:
-    """Return rows first .. last − 1 of the weight gradient, (last − first, n_in)."""
-    total: Array | None = None
-    for d, x in taps:
-        rows = np.ascontiguousarray(d[:, first:last])
-        part = Dense(last - first, x.shape[1]).gradient(rows, x)
-        total = part if total is None else np.add(total, part)
-    assert total is not None
-    return total
-
-
-def _best(sizes: Array, added: Array) -> Array:
-    """Return the mask of the `added` (n,) largest of each row of sizes (n, n_in), the first among equals."""
-    ordered = np.sort(sizes, axis=1)
-    place = np.clip(sizes.shape[1] - added, 0, sizes.shape[1] - 1)
-    least = ordered[np.arange(added.size), place]  # the last one that gets in
-    chosen = np.asarray(sizes >= least[:, None])
-    chosen[added == 0] = False
-    surplus = np.count_nonzero(chosen, axis=1) - added
-    for row in np.flatnonzero(surplus):  # several equal the last one: the later ones stay out
-        ties = np.flatnonzero(sizes[row] == least[row])
-        chosen[row, ties[ties.size - surplus[row] :]] = False
-    return chosen

@@ -79,9 +79,12 @@ class GroupLasso:
         if self.strength and lr:
             for target in context.targets:
                 index, sizes, norms = self._norms(target)
-                shrunk = np.maximum(norms - lr * self.strength * np.sqrt(sizes), 0.0)
-                # A group of norm 0 stays 0; NaN and infinity stay what they are.
-                factors = np.where(norms == 0, 0.0, shrunk / np.where(norms == 0, 1.0, norms))
+                limits = lr * self.strength * np.sqrt(sizes)
+                # Groups of norm 0 stay 0; those of norm infinity, or NaN, stay what they are.
+                with np.errstate(over="ignore"):
+                    far = np.full_like(norms, np.inf)
+                    ratios = np.divide(limits, norms, out=far, where=norms != 0)
+                factors = np.maximum(1.0 - ratios, 0.0)
                 target.weight.set_canonical(target.canonical() * factors[index])
 
     def survivors(self, target: Target) -> Mask:

@@ -7,7 +7,7 @@ the missing weights is never stored (`streaming`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nnsparse.sparsify.context import Context, Target
-from nnsparse.sparsify.streaming import largest_gradients
+from nnsparse.sparsify.streaming import Tap, largest_gradients
 from nnsparse.topology import Topology
 
 Array = NDArray[Any]
@@ -23,7 +23,14 @@ Array = NDArray[Any]
 Growth: TypeAlias = Callable[[Context, int, Topology, int], tuple[Topology, ArrayLike]]
 
 
-def _check(target: Target, kept: Topology, k: int) -> None:
+def check_room(target: Target, kept: Topology, k: int) -> None:
+    """Refuse a topology of another layer, and more weights than there are free positions.
+
+    Raises
+    ------
+    ValueError
+        Naming the layer.
+    """
     n_out, n_in = kept.shape
     if kept.shape != target.topology.shape:
         raise ValueError(
@@ -34,6 +41,41 @@ def _check(target: Target, kept: Topology, k: int) -> None:
             f"layer {target.name!r} has {n_out * n_in - kept.nnz} free positions; cannot grow {k}. "
             "Drop more, or ask for a higher sparsity."
         )
+
+
+def taps_of(context: Context, index: int) -> Sequence[Tap]:
+    """Return what a target's gradient was made of in this step.
+
+    Raises
+    ------
+    ValueError
+        If nobody took a note of it, or it is that of another layer.
+    """
+    target = context.targets[index]
+    taps = context.taps[index] if index < len(context.taps) else []
+    if not taps:
+        raise ValueError(
+            f"growing by gradient needs that of layer {target.name!r}: set layer.taps = [] before the forward "
+            "pass, and give Context(taps=[layer.taps, ...]) after the backward pass. Sparsifier does so."
+        )
+    for d, x in taps:
+        if (d.shape[1], x.shape[1]) != target.topology.shape or d.shape[::2] != x.shape[::2]:
+            raise ValueError(
+                f"layer {target.name!r} expects taps (d, x) of {target.topology.shape} features and equal batches; "
+                f"got arrays {d.shape} and {x.shape}. Are the taps in the order of the targets?"
+            )
+    return taps
+
+
+def old_values(target: Target, grown: Topology) -> ArrayLike:
+    """Return the values of grown weights that are still stored, 0 for the others (a single 0 if none is)."""
+    origin = grown.positions_in(target.topology)
+    back = np.flatnonzero(origin >= 0)
+    if not back.size:
+        return 0.0
+    values = np.zeros(grown.nnz, target.weight.dtype)
+    values[back] = target.canonical()[origin[back]]
+    return values
 
 
 @dataclass(frozen=True)
@@ -65,7 +107,7 @@ class Random:
     ) -> tuple[Topology, ArrayLike]:
         """Return k positions outside `kept` and their values (see `Growth`)."""
         target = context.targets[index]
-        _check(target, kept, k)
+        check_room(target, kept, k)
         rng = context.rng(index)
         grown = kept.random_free(k, rng)
         if self.std == 0:
@@ -111,29 +153,13 @@ class Gradient:
     ) -> tuple[Topology, ArrayLike]:
         """Return k positions outside `kept` and their values (see `Growth`)."""
         target = context.targets[index]
-        _check(target, kept, k)
+        check_room(target, kept, k)
         if k == 0:
             return Topology.empty(kept.shape), 0.0
-        taps = context.taps[index] if index < len(context.taps) else []
-        if not taps:
-            raise ValueError(
-                f"growing by gradient needs that of layer {target.name!r}: set layer.taps = [] before the forward "
-                "pass, and give Context(taps=[layer.taps, ...]) after the backward pass. Sparsifier does so."
-            )
-        grown = largest_gradients(taps, kept, k)
+        grown = largest_gradients(taps_of(context, index), kept, k)
         if grown.nnz < k:
             raise ValueError(
                 f"layer {target.name!r} was to grow {k} weights, but only {grown.nnz} free positions have a gradient "
                 "that is not NaN. Is the loss finite? Lower the learning rate."
             )
-        return grown, self._values(target, grown) if self.returning else 0.0
-
-    def _values(self, target: Target, grown: Topology) -> ArrayLike:
-        """Return the old values where the grown weights still have one, else 0."""
-        origin = grown.positions_in(target.topology)
-        back = np.flatnonzero(origin >= 0)
-        if not back.size:
-            return 0.0
-        values = np.zeros(grown.nnz, target.weight.dtype)
-        values[back] = target.canonical()[origin[back]]
-        return values
+        return grown, old_values(target, grown) if self.returning else 0.0

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nnsparse.kernels import masks
+from nnsparse.optim.optimizer import PARALLEL_FROM
 from nnsparse.parameter import SparseParameter, storage
 from nnsparse.sparsify.context import Target
 from nnsparse.sparsify.units import Mask, subset
@@ -109,16 +111,27 @@ def alive_topology(target: Target) -> Topology:
 def hold(weight: SparseParameter, slots: Iterable[str] = ()) -> None:
     """Set what is held at zero to zero again, in the values and in the buffers named (the optimizer's slots).
 
+    It becomes zero whatever was there: a gradient that is no number leaves nothing behind.
+
     Cost: one pass over what is stored; nothing for a weight without held values.
+
+    Raises
+    ------
+    ValueError
+        If somebody gave the weight an array of another shape.
     """
     held = weight.buffers.get(HELD)
     if held is None:
         return
-    np.multiply(weight.data, held, out=weight.data)
-    for slot in slots:
-        buffer = weight.buffers.get(slot)
-        if buffer is not None:
-            np.multiply(buffer, held, out=buffer)
+    arrays = [weight.data, *(weight.buffers[slot] for slot in slots if slot in weight.buffers)]
+    if any(array.shape != held.shape for array in arrays):
+        raise ValueError(
+            f"hold expects arrays of shape {held.shape}, as the mask of held weights; got "
+            f"{[array.shape for array in arrays]}. To change values, write into weight.data[...] in place."
+        )
+    clear = masks.clear if held.size < PARALLEL_FROM else masks.clear_parallel
+    for array in arrays:
+        clear(array, held)
 
 
 def set_alive(target: Target, mask: Mask, slots: Iterable[str] = ()) -> None:

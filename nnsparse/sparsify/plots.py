@@ -6,7 +6,7 @@ writes a file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -77,9 +77,10 @@ def layer_densities(model: Module) -> dict[str, float]:
     if not isinstance(model, Module):
         raise TypeError(f"expected a model (nn.Module); got {type(model).__name__}")
     return {
-        name: _alive(name, layer) / (layer.in_features * layer.out_features)
-        for name, layer in model.named_modules()
-        if isinstance(layer, Affine)
+        name: alive_count(Target(name, layer)) / (layer.in_features * layer.out_features)
+        if isinstance(layer, SparseLinear)
+        else 1.0
+        for name, layer in _affine(model)
     }
 
 
@@ -116,10 +117,18 @@ def plot_densities(models: Mapping[str, Module], axes: Any = None) -> Any:
     for i, (name, densities) in enumerate(series.items()):
         percent = [100 * density if density else np.nan for density in densities.values()]
         axes.plot(
-            range(len(percent)), percent, _STYLES[i % 4] + "o", color=f"C{i % 10}", label=name
+            range(len(percent)),
+            percent,
+            _STYLES[i % len(_STYLES)] + "o",
+            color=f"C{i % 10}",
+            label=name,
         )
     axes.set_yscale("log")
-    axes.set_xticks(range(len(first[1])), _layer_labels(next(iter(named.values()))))
+    labels = [
+        f"{name}\n{layer.in_features}→{layer.out_features}"
+        for name, layer in _affine(next(iter(named.values())))
+    ]
+    axes.set_xticks(range(len(labels)), labels)
     axes.yaxis.set_major_formatter("{x:g}")
     axes.set(xlabel="layer", ylabel="density (%)")
     axes.margins(x=0.1)
@@ -213,19 +222,11 @@ def cell_densities(topology: Topology, cells: int) -> NDArray[np.float64]:
 _STYLES = ("-", "--", "-.", ":")
 
 
-def _alive(name: str, layer: Affine) -> int:
-    """Return the number of weights that are there and not held at zero."""
-    if isinstance(layer, SparseLinear):
-        return alive_count(Target(name, layer))
-    return layer.in_features * layer.out_features
-
-
-def _layer_labels(model: Module) -> list[str]:
-    return [
-        f"{name}\n{layer.in_features}→{layer.out_features}"
-        for name, layer in model.named_modules()
-        if isinstance(layer, Affine)
-    ]
+def _affine(model: Module) -> Iterator[tuple[str, Affine]]:
+    """Yield (name, layer) for the layers with weights."""
+    for name, layer in model.named_modules():
+        if isinstance(layer, Affine):
+            yield name, layer
 
 
 def _named(who: str, what: str, given: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from nnsparse.sparsify.context import Batch, Context, LossFunction
 from nnsparse.sparsify.copies import REWIND, START, forget_copy, keep_copy, return_to_copy
 from nnsparse.sparsify.effects import Effect, harden
 from nnsparse.sparsify.holding import Crossover, alive_count, alive_topology, apply, compress, hold
+from nnsparse.sparsify.ownership import Claim
 from nnsparse.sparsify.recipe import Recipe
 from nnsparse.sparsify.report import Explored, Record, Report, Stopwatch, bare, make_report
 from nnsparse.sparsify.storage import Storage
@@ -72,7 +73,8 @@ class Sparsifier:
     Notes
     -----
     Updates at step 0, and the way to a recipe's first sparsity, are made at once. A `Sparsifier` sets `layer.taps`
-    for the steps whose gradients growth looks at.
+    for the steps whose gradients growth looks at. A layer belongs to the Sparsifier that was made for it last: an
+    earlier one raises RuntimeError when it is called to go on (with `rewind`, all layers count).
 
     Examples
     --------
@@ -106,14 +108,14 @@ class Sparsifier:
         self.model, self.optimizer, self.recipe = model, optimizer, recipe
         self.total_steps, self.steps = total_steps, 0
         self.targets = checks.targets_of(model, optimizer, skip)
+        checks.check_masks(recipe, self.targets)
         self.history: list[Record] = []
         self._loss_fn, self._batches = checks.check_data(loss_fn, batches)
         self._seed = checks.seed_of(rng)
         self._due = recipe.when.steps(total_steps)
         checks.check_totals(recipe, self._due, total_steps, self.targets)
-        self._storage = Storage(
-            refresh_every, (self._due[-1], total_steps), checks.crossover_of(swap)
-        )
+        ends = self._due[-1], total_steps
+        self._storage = Storage(refresh_every, ends, checks.crossover_of(swap))
         if recipe.needs_data:
             self._context(0).data(recipe.name)
         if recipe.remember:
@@ -127,6 +129,8 @@ class Sparsifier:
         self._first = [bare(alive_topology(target)) for target in self.targets]
         self._explored = [Explored(topology) for topology in self._first]
         self._set_taps()
+        own = [(target.name, target.layer) for target in self.targets]
+        self._claim = Claim(own if recipe.rewind is None else model.named_modules())
 
     # ------------------------------------------------------------ the training loop's side
 
@@ -143,9 +147,9 @@ class Sparsifier:
 
     def before_step(self) -> None:
         """Add what the recipe adds to gradients: after `backward`, before `optimizer.step`; most add nothing."""
-        context = self._context(self.steps + 1)
+        self._claim.check(self.recipe.name)
         for effect in self._effects(self.steps + 1):
-            effect(context)
+            effect(self._context(self.steps + 1))
 
     def step(self) -> None:
         """Count a training step, keep held weights at zero, and make the update if one is due.
@@ -154,7 +158,10 @@ class Sparsifier:
         ------
         ValueError
             After `total_steps` calls; if a part of the recipe lacks what it needs (data, momentum, gradients).
+        RuntimeError
+            If another Sparsifier was made for one of the layers.
         """
+        self._claim.check(self.recipe.name)
         if self.steps >= self.total_steps:
             raise ValueError(
                 f"Sparsifier expects at most total_steps={self.total_steps} calls of step(). Train for fewer steps, "
@@ -188,9 +195,10 @@ class Sparsifier:
 
         Raises
         ------
-        ValueError
-            If something is missing or does not fit.
+        ValueError, RuntimeError
+            If something is missing or does not fit; as `step`.
         """
+        self._claim.check(self.recipe.name)
         loaded = resume.check(state, self.recipe.name, self.model, self.targets, self.total_steps)
         loaded.apply()
         self.steps, self._seed = loaded.steps, loaded.seed
@@ -277,15 +285,9 @@ class Sparsifier:
         return recipe.effects if step <= recipe.effects_until * self.total_steps else ()
 
     def _context(self, step: int) -> Context:
-        return Context(
-            self.model,
-            self.targets,
-            self._loss_fn,
-            self._batches,
-            self._seed,
-            step,
-            tuple(target.layer.taps or [] for target in self.targets),
-        )
+        taps = tuple(target.layer.taps or [] for target in self.targets)
+        data = self._loss_fn, self._batches
+        return Context(self.model, self.targets, *data, self._seed, step, taps)
 
     @property
     def _slots(self) -> tuple[str, ...]:

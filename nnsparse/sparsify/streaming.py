@@ -1,14 +1,16 @@
-"""The largest missing entries of a weight gradient Σ d·xᵀ, never stored: `largest_gradients`.
+"""The largest missing entries of a weight gradient Σ d·xᵀ, never stored: `largest_gradients`, `largest_per_row`.
 
 Blocks of the product are made in cache, and what reaches a bar is noted (`kernels.outer`). The bar is first guessed
 from a sample; if what was noted fills its room, the best so far raise it; if too little was noted, the search begins
-again with a lower one. Whatever the bars were, the result is exact. `growth` makes a growth rule of it.
+again with a lower one. Row by row each has a bar of its own, its worst entry so far (`kernels.row_select`). Whatever
+the bars were, the result is exact. `growth` and `fan_in` make growth rules of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil, isqrt, sqrt
 from typing import Any
 
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 
 from nnsparse import jit, tiles
 from nnsparse.kernels import gemm, outer
+from nnsparse.kernels.row_select import best_of_rows
 from nnsparse.kernels.select import bar as bar_of
 from nnsparse.kernels.select import largest, to_csr
 from nnsparse.topology import Topology
@@ -40,8 +43,8 @@ class Stream:
         The lanes of the last tile that hold samples.
     rows, cols : (n_out,) and (n_in,) int64
         Outputs and inputs by falling norm of d and x, so that what is left out comes in whole blocks.
-    limits : (n_panels, n_tops) float64
-        Upper bounds of the magnitudes in each block, as they are computed, rounding included.
+    row_norms, col_norms : (n_out,) and (n_in,) float64
+        Upper bounds of these norms, falling. An entry, as it is computed, is at most the product of both + `least`.
     kept : Topology
         The positions that are not free.
     """
@@ -51,7 +54,8 @@ class Stream:
     used: int
     rows: Array
     cols: Array
-    limits: Array
+    row_norms: Array
+    col_norms: Array
     kept: Topology
 
     @classmethod
@@ -61,12 +65,21 @@ class Stream:
         row_norms, used = _norms(d)
         col_norms, _ = _norms(x)
         rows, cols = np.argsort(-row_norms), np.argsort(-col_norms)
-        terms, info = d.shape[0] * d.shape[2], np.finfo(d.dtype)
+        slack = 1.0 + 4.0 * d.shape[0] * d.shape[2] * float(np.finfo(d.dtype).eps)
+        return cls(d, x, used, rows, cols, row_norms[rows] * slack, col_norms[cols], kept)
+
+    @property
+    def least(self) -> float:
+        """What products may be off by where they underflow."""
+        n_tiles, _, lanes = self.d.shape
+        return float(n_tiles * lanes * np.finfo(self.d.dtype).tiny)
+
+    @cached_property
+    def limits(self) -> Array:
+        """Upper bounds of the magnitudes in each block, as they are computed, (n_panels, n_tops) float64."""
         with np.errstate(over="ignore", invalid="ignore"):
-            limits = np.outer(col_norms[cols[:: outer.COLUMNS]], row_norms[rows[:: outer.ROWS]])
-            limits *= 1.0 + 4.0 * terms * float(info.eps)
-            limits += terms * float(info.tiny)
-        return cls(d, x, used, rows, cols, limits, kept)
+            tops = self.row_norms[:: outer.ROWS]
+            return np.outer(self.col_norms[:: outer.COLUMNS], tops) + self.least
 
     @property
     def size(self) -> int:
@@ -221,6 +234,61 @@ def largest_gradients(taps: Sequence[Tap], kept: Topology, k: int) -> Topology:
         positions = stream.best(k, bar)
         if positions.size >= k:
             break
+    return _pattern(kept, positions)
+
+
+def largest_per_row(taps: Sequence[Tap], kept: Topology, numbers: Array) -> Topology:
+    """Return the positions outside `kept` with the largest |Σ d·xᵀ| of each row.
+
+    Parameters
+    ----------
+    taps, kept
+        As for `largest_gradients`.
+    numbers : (n_out,) integers
+        How many each row gets, from 0 to its positions outside `kept`.
+
+    Notes
+    -----
+    The result is that of sorting each row by (-magnitude, position), NaN behind all numbers, for any number of threads.
+    Memory is O(Σ numbers + n_out + n_in + batch). Time and several taps as for `largest_gradients`; each row's bar is
+    its own.
+    """
+    stream = Stream.of(taps, kept)
+    asking = numbers[stream.rows] > 0
+    rows, norms = stream.rows[asking], stream.row_norms[asking]
+    firsts = np.concatenate([[0], np.cumsum(numbers[rows], dtype=np.int64)])
+    total, n, n_in = int(firsts[-1]), rows.size, stream.cols.size
+    if total == 0:
+        return Topology.empty(kept.shape)
+    d, x = stream.d, stream.x
+    n_tiles, _, lanes = x.shape
+    n_tasks = min(TASKS * jit.MAX_THREADS, -(-n // outer.ROWS))
+    pack = tiles.empty((jit.MAX_THREADS * n_tiles * lanes * outer.COLUMNS,), x.dtype)
+    block = tiles.empty((jit.MAX_THREADS * BLOCK,), x.dtype)
+    room = 2 * total + n * outer.COLUMNS
+    found, where = np.empty(room, x.dtype), np.empty(room, np.uint32 if n_in <= 2**32 else np.int64)
+    counts = np.zeros(n, np.int64)
+    best = np.empty(total, np.uint32 if stream.size <= 2**32 else np.int64)
+    best_of_rows(gemm.width(outer.COLUMNS, x.itemsize))(
+        d, x, stream.used, rows, stream.cols, firsts, stream.col_norms[:: outer.COLUMNS].copy(),
+        norms, stream.least, n_tasks, *stream._taken(rows, stream.cols), pack, block,
+        np.zeros(n, x.dtype), np.full(n, n_in), found, where, counts, best,
+    )  # fmt: skip
+    for r in np.flatnonzero(counts < np.diff(firsts)):
+        found, missing = np.split(best[firsts[r] : firsts[r + 1]], counts[r : r + 1])
+        missing[...] = _first_free(kept, rows[r], found)[: missing.size]  # all of them are NaN
+    return _pattern(kept, best)
+
+
+def _first_free(kept: Topology, row: int, found: Array) -> Array:
+    """Return the positions of a row that are neither in `kept` nor in `found`, rising."""
+    columns = kept._columns[kept._indptr[row] : kept._indptr[row + 1]]
+    start = row * kept.shape[1]
+    return np.setdiff1d(np.arange(start, start + kept.shape[1]), [*(columns + start), *found])
+
+
+def _pattern(kept: Topology, positions: Array) -> Topology:
+    """Return the topology of positions row · n_in + column, in any order, of the shape of `kept`."""
     n_out, n_in = kept.shape
     indptr, columns = np.empty(n_out + 1, np.int64), np.empty(positions.size, kept._columns.dtype)
     rows = np.empty(positions.size, np.uint16 if n_out <= 2**16 else np.int32)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnsparse.allocation import apportion, exact_count
+from nnsparse.kernels.select import largest
 from nnsparse.parameter import storage
 from nnsparse.sparsify.context import Context, Target
 from nnsparse.sparsify.holding import Change, alive_count, alive_mask
@@ -200,11 +201,14 @@ def _outside() -> int:
 
 
 def _keep(recipe: Recipe, target: Target, scores: Array, alive: Mask | None, k: int) -> Mask:
-    if alive is not None:
-        if not isinstance(recipe.unit, Weight):
-            raise ValueError(f"{recipe.name}: {recipe.unit} needs compressed layers.")
-        scores = np.where(alive, scores, -np.inf)
-    kept = recipe.unit.keep(target, scores, k)
+    if alive is None:
+        kept = recipe.unit.keep(target, scores, k)
+    elif isinstance(recipe.unit, Weight):
+        # Only these compete: a weight whose score is NaN is still better than one that is not there.
+        kept = alive.copy()
+        kept[alive] = largest(scores[alive].astype(np.result_type(scores, np.float32)), k)
+    else:
+        raise ValueError(f"{recipe.name}: {recipe.unit} needs compressed layers.")
     if kept.shape != (target.nnz,) or kept.dtype != np.bool_:
         raise ValueError(
             f"{recipe.name}: the unit is expected to return a mask ({target.nnz},) for layer {target.name!r}; got "
@@ -239,7 +243,7 @@ def _grown(
             raise ValueError(
                 f"{recipe.name}: growth is expected to return {k} positions for layer {target.name!r}; got {grown}."
             )
-        if overlap := (rest & grown).nnz:
+        if overlap := int(np.count_nonzero(grown.positions_in(rest) >= 0)):
             raise ValueError(
                 f"{recipe.name}: growth for layer {target.name!r} is expected where no weight is; {overlap} of {k} "
                 "positions are kept already. Leave out those of its third argument."

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 _MOST_ROWS = 20  # of epochs in the summary
+_HEADER = "epoch", "train loss", "val loss", "val accuracy", "seconds", "ms/step", "learning rate"
 
 
 @final
@@ -132,17 +133,8 @@ class History:
     def __str__(self) -> str:
         n = len(self.epochs)
         shown = np.unique(np.linspace(0, n - 1, min(n, _MOST_ROWS)).round().astype(int))
-        header = [
-            "epoch",
-            "train loss",
-            "val loss",
-            "val accuracy",
-            "seconds",
-            "ms/step",
-            "learning rate",
-        ]
-        rows = [header] + [_row(i, self.epochs[i]) for i in shown]
-        used = [i for i in range(len(header)) if n == 0 or any(row[i] for row in rows[1:])]
+        rows = [list(_HEADER)] + [_row(i, self.epochs[i]) for i in shown]
+        used = [i for i in range(len(_HEADER)) if any(row[i] for row in rows[1:])]
         widths = {i: max(len(row[i]) for row in rows) for i in used}
         lines = ["  ".join(row[i].rjust(widths[i]) for i in used) for row in rows]
         return "\n".join([*(lines if n else []), self._last_line()])

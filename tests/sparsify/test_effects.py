@@ -157,6 +157,33 @@ def test_a_shared_or_missing_gradient_is_safe_and_the_dtype_stays(effect):
     assert weight.grad.dtype == weight.buffers["forward"].dtype == np.float32
 
 
+@pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 10), (3, 8)])
+def test_sr_ste_chooses_the_same_weights_in_a_full_layer_as_by_their_positions(n, m):
+    unit, rng = NofM(n, m), np.random.default_rng(0)
+    c = context(rng.integers(-4, 5, (30, 53)), dtype=np.float32)
+    SrSte(unit).refresh(c, 0.0)
+    target = c.targets[0]
+    expected = unit.best(target.topology, np.abs(target.canonical()))
+    np.testing.assert_array_equal(target.weight.buffers["forward"], expected)
+
+
+def test_an_infinite_weight_that_is_not_penalised_spoils_no_gradient():
+    c = context([[np.inf, 4, 3, 2]])
+    effect, weight = SrSte(decay=0.1), c.targets[0].weight
+    effect.refresh(c, 0.0)
+    weight.grad = np.ones_like(weight.data)
+    effect(c)
+    np.testing.assert_allclose(weight.grad, [1, 1, 1.3, 1.2])
+
+
+def test_a_gradient_of_another_shape_is_refused():
+    c = context(W)
+    SrSte().refresh(c, 0.0)
+    c.targets[0].weight.grad = np.ones(3)
+    with pytest.raises(ValueError, match=r"layer '0' expects a gradient and a mask of shape"):
+        SrSte()(c)
+
+
 def test_set_forward_takes_a_mask_in_canonical_order():
     c = context(
         np.random.default_rng(0).standard_normal((9, 40)), where=np.eye(9, 40) + np.eye(9, 40, 5)

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nnsparse import jit, nn
-from nnsparse.sparsify import fan_in
 from nnsparse.sparsify.context import Context, targets
 from nnsparse.sparsify.fan_in import FanInGradient, fan_in_topology
 from nnsparse.sparsify.units import ConstantFanIn, subset
@@ -49,7 +48,7 @@ def test_each_neuron_grows_its_own_largest_gradients():
     c = with_gradient(kept, [[9, -3, 2, 4], [1, 1, 0, -7]])
     grown, values = FanInGradient()(c, 0, kept, 3)  # 3 + 3 weights: fan-in 3 for both
     np.testing.assert_array_equal(grown.to_dense().astype(int), [[0, 1, 0, 1], [0, 0, 0, 1]])
-    np.testing.assert_array_equal(values, np.zeros(3))
+    assert values == 0.0
 
 
 def test_the_emptiest_are_filled_first_and_the_first_ones_get_what_is_left():
@@ -76,7 +75,7 @@ def test_a_weight_that_was_just_dropped_returns_with_its_value_or_not_at_all():
     grown, values = FanInGradient()(c, 0, kept, 2)
     assert (grown.indices.tolist(), values.tolist()) == ([1, 3], [20, 0])
     grown, values = FanInGradient(returning=False)(c, 0, kept, 1)
-    assert (grown.indices.tolist(), values.tolist()) == ([3], [0])
+    assert (grown.indices.tolist(), values) == ([3], 0.0)
 
 
 def test_a_nan_grows_last():
@@ -104,7 +103,7 @@ def twin(kept, gradient, k):
 
 
 @given(st.integers(0, 2**32 - 1), st.booleans())
-def test_growth_equals_the_twin_whatever_the_blocks(seed, single):
+def test_growth_equals_the_twin(seed, single):
     rng = np.random.default_rng(seed)
     n_out, n_in, batch = (int(rng.integers(1, n)) for n in (12, 20, 40))
     kept = Topology.random((n_out, n_in), density=float(rng.uniform(0, 0.8)), rng=rng)
@@ -114,14 +113,9 @@ def test_growth_equals_the_twin_whatever_the_blocks(seed, single):
     alive = kept.row_counts() > 0 if kept.nnz else np.ones(n_out, bool)
     k = int(rng.integers(0, alive.sum() * n_in - kept.nnz + 1))
     c = context(kept, d, x)
-    before, fan_in.BLOCK = fan_in.BLOCK, int(rng.integers(1, 2000))
-    try:
-        grown, values = FanInGradient()(c, 0, kept, k)
-    finally:
-        fan_in.BLOCK = before
+    grown, values = FanInGradient()(c, 0, kept, k)
     assert grown == twin(kept, d.T @ x, k)
-    assert values.dtype == dtype
-    assert not values.any()
+    assert values == 0.0
 
 
 def test_dropping_and_growing_keeps_the_fan_in_constant_with_real_gradients():
@@ -152,5 +146,16 @@ def test_missing_gradients_and_missing_room_are_named():
     ):
         FanInGradient()(c, 0, kept, 2)
     bare = Context(c.model, c.targets)
-    with pytest.raises(ValueError, match=r"needs the gradients of layer '0': set layer.taps"):
+    with pytest.raises(ValueError, match=r"needs that of layer '0': set layer\.taps"):
         FanInGradient()(bare, 0, kept, 1)
+
+
+def test_what_belongs_to_another_layer_is_refused_before_a_kernel_sees_it():
+    kept = Topology.from_dense([[1, 0, 0], [0, 1, 0]])
+    c = with_gradient(kept, np.ones((2, 3)))
+    with pytest.raises(ValueError, match=r"expects a topology of shape \(2, 3\)"):
+        FanInGradient()(c, 0, Topology.empty((3, 2)), 1)
+    d, x = c.taps[0][0]
+    for tap in ((x, d), (d, x[:, :, :8]), (d, x[:, :2])):
+        with pytest.raises(ValueError, match=r"expects taps \(d, x\) of \(2, 3\) features"):
+            FanInGradient()(Context(c.model, c.targets, taps=[[tap]]), 0, kept, 1)

@@ -95,6 +95,13 @@ def test_a_nan_is_not_hidden():
     assert np.isnan(dense(c)).all()
 
 
+def test_infinity_stays_what_it_is_and_spoils_no_other_weight():
+    c = context([[np.inf, 1.0], [3.0, 4.0]])
+    GroupLasso(1.0).refresh(c, 0.1)
+    np.testing.assert_array_equal(dense(c)[0], [np.inf, 1.0])
+    np.testing.assert_allclose(dense(c)[1], np.array([3.0, 4.0]) * (1 - 0.1 * np.sqrt(2) / 5))
+
+
 def test_the_strength_is_a_number_from_zero_on():
     for bad in (-1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="strength >= 0 and finite"):

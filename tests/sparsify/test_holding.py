@@ -75,6 +75,31 @@ def test_holding_sets_weights_and_slots_to_zero_and_no_others():
     assert alive_topology(target).nnz == mask.sum()
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_gradient_that_is_no_number_leaves_nothing_in_held_weights(bad):
+    target = make()
+    weight, mask = target.weight, some(target)
+    optimizer = optim.SGD([weight], lr=0.1, momentum=0.9)
+    set_alive(target, mask, SLOTS)
+    held = weight.buffers["held"] == 0
+    for _ in range(2):
+        weight.grad = np.where(held, np.float32(bad), np.float32(1))
+        optimizer.step()
+        hold(weight, SLOTS)
+    assert (weight.data[held] == 0).all()
+    assert (weight.buffers["momentum"][held] == 0).all()
+    assert np.isfinite(weight.data).all()
+    assert (weight.data[~held] != 0).all()
+
+
+def test_holding_refuses_an_array_of_another_shape():
+    target = make()
+    set_alive(target, some(target), SLOTS)
+    target.weight.data = target.weight.data[:-1]
+    with pytest.raises(ValueError, match=r"hold expects arrays of shape \(600,\)"):
+        hold(target.weight, SLOTS)
+
+
 def test_nothing_held_leaves_no_mask_behind():
     target = make()
     set_alive(target, np.ones(target.nnz, np.bool_), SLOTS)

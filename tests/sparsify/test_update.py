@@ -138,6 +138,19 @@ def test_what_is_held_at_zero_does_not_count_and_is_not_kept():
     assert matrices(context, propose(context, worst, 2)) == [[[0, 1, 0], [0, 0, 0]], [[1, 0]]]
 
 
+@pytest.mark.parametrize("score", [np.nan, -np.inf])
+def test_a_weight_with_the_worst_score_is_still_kept_before_one_that_is_held_at_zero(score):
+    context = context_of(FIRST, SECOND)
+    set_alive(context.targets[0], np.array([False, True, False, True]))
+    recipe = Recipe(
+        "r", lambda c: [np.array([9.0, 1.0, 9.0, score]), np.ones(2)], allocation=lambda *_: [2, 2]
+    )
+    assert matrices(context, propose(context, recipe, 4)) == [
+        [[0, 1, 0], [0, 0, 1]],
+        [[1, 1]],
+    ]
+
+
 def test_a_layer_that_would_be_empty_keeps_its_best_weight_with_a_warning():
     context = context_of([[1.0, 2.0]], [[30.0], [40.0]])
     recipe = Recipe("r", criteria.magnitude, constant(0.5), allocation=global_rank)
