@@ -240,7 +240,11 @@ RIVALS: Mapping[str, Rival] = {
     ),
 }
 # Where the name to install is not the name to import.
-_TO_INSTALL = {"sklearn": "scikit-learn", "sparse_dot_mkl": "sparse_dot_mkl mkl"}
+_TO_INSTALL = {
+    "sklearn": "scikit-learn",
+    "sparse_dot_mkl": "sparse_dot_mkl mkl",
+    "graphblas": "python-graphblas[default]",
+}
 
 
 def available(

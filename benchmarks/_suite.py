@@ -8,14 +8,17 @@ from typing import Any
 
 from benchmarks import (
     accuracy,
+    challenge,
     choices,
     crossover,
+    dead_rows,
     kernels,
     learning,
     memory,
     multicore,
     pruning,
     startup,
+    text,
     thesis,
     training,
 )
@@ -150,6 +153,32 @@ PARTS: Mapping[str, Entry] = {
         "whole trainings with recipes against the dense one, and what updates cost",
         {"pruning": pruning.Settings()},
         {"pruning": pruning.Settings(sizes=(784, 300, 100, 10), steps=200, every=40, refresh=100)},
+    ),
+    "text": Entry(
+        text.PART,
+        "sentiment of film reviews: accuracy, seconds of an epoch and of reading",
+        {"text": text.Settings()},
+        {
+            "text": text.Settings(
+                nets=("words", "sparse"), seeds=1, samples=4000, data="generated", loading=False
+            )
+        },
+    ),
+    "challenge": Entry(
+        challenge.PART,
+        "inference of the Sparse DNN Graph Challenge's networks, edges per second",
+        {"challenge": challenge.Settings()},
+        {"challenge": challenge.QUICK},
+    ),
+    "dead_rows": Entry(
+        dead_rows.PART,
+        "when it pays to drop dead samples between the layers of a frozen network",
+        {"dead_rows": dead_rows.Settings()},
+        {
+            "dead_rows": dead_rows.Settings(
+                neurons=(256,), depths=(4,), dead=(0.0, 0.5, 0.9), repeats=3
+            )
+        },
     ),
     "memory": Entry(
         memory.PART,

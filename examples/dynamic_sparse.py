@@ -8,7 +8,8 @@ Try `--recipe set rigl granet --sparsity 0.98 --plot dynamic.png`.
 from __future__ import annotations
 
 from _common import load_digits
-from _sparse import Network, compare, finish, parse
+from _sparse import Network, compare, parse
+from _sparse_report import finish
 
 import nnsparse as ns
 from nnsparse import nn, sparsify

@@ -12,7 +12,8 @@ import argparse
 from fractions import Fraction
 
 from _common import load_digits
-from _sparse import Network, compare, finish, parse
+from _sparse import Network, compare, parse
+from _sparse_report import finish
 
 import nnsparse as ns
 from nnsparse import nn, sparsify

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nnsparse import trace
+from nnsparse.row_gradient import RowGradient
 from nnsparse.tiles import aligned
 
 Array: TypeAlias = NDArray[Any]
@@ -72,8 +73,8 @@ class Tensor:
 
     Attributes
     ----------
-    grad : array or None
-        Filled by `backward` on leaves that require it, in the shape of `data`.
+    grad : array, RowGradient or None
+        Filled by `backward` on leaves that require it, in the shape of `data`; `np.asarray` of it is always an array.
     """
 
     __slots__ = ("__weakref__", "batch", "data", "grad", "node", "requires_grad")
@@ -83,7 +84,7 @@ class Tensor:
         self.data = data
         self.requires_grad = requires_grad
         self.batch = batch
-        self.grad: Array | None = None
+        self.grad: Any = None
         self.node: Node | None = None
 
     @property
@@ -159,7 +160,7 @@ class Tensor:
         given: set[int] = set()  # rules may hand one array to two leaves; each gets its own
         for leaf, value in sweep(self, gradient, None, retain_graph, create_graph=False):
             if leaf.grad is not None:
-                leaf.grad = np.asarray(leaf.grad + value.data)
+                leaf.grad = _added(leaf.grad, value.data)
             else:
                 leaf.grad = np.array(value.data) if id(value.data) in given else value.data
             given.add(id(value.data))
@@ -248,13 +249,16 @@ def record(
     batch: int | None = None,
     push: Push | None = None,
     symmetric: bool = False,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Return `data` as a tensor made from `inputs`, remembering `rule` if a gradient may be asked for.
 
     `push` is the same derivative forwards; with `symmetric`, of one input, `rule` itself serves: the Jacobian is its
-    own transpose. Neither rule may refer to the new tensor (they receive it), so that no reference cycle arises.
+    own transpose. Neither rule may refer to the new tensor (they receive it), so that no reference cycle arises. The
+    new tensor is `out` if somebody has made it of `data` already, being of a kind of its own.
     """
-    out = Tensor(data, batch=batch)
+    if out is None:
+        out = Tensor(data, batch=batch)
     if _mode.recording:
         for t in inputs:
             if t.requires_grad:
@@ -301,7 +305,7 @@ def grad(
                 f"grad: the loss does not depend on input {i} (shape {t.shape}), or that input "
                 "does not require a gradient. Create it with requires_grad=True before use."
             )
-    return [found[id(t)] if create_graph else found[id(t)].numpy() for t in inputs]
+    return [found[id(t)] if create_graph else np.asarray(found[id(t)].numpy()) for t in inputs]
 
 
 def sweep(
@@ -361,7 +365,13 @@ def sweep(
 
 def accumulate(a: Tensor, b: Tensor) -> Tensor:
     """Return a + b for two gradients of one tensor: same shape, same layout."""
-    return record(np.asarray(a.data + b.data), (a, b), lambda g, out, needs: (g, g), batch=a.batch)
+    return record(_added(a.data, b.data), (a, b), lambda g, out, needs: (g, g), batch=a.batch)
+
+
+def _added(a: Any, b: Any) -> Any:
+    """Return the sum of two arrays or row gradients: of two of these, one of them."""
+    total = a + b
+    return total if isinstance(total, RowGradient) else np.asarray(total)
 
 
 def _seed(root: Tensor, gradient: ArrayLike | None) -> Tensor:

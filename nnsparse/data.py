@@ -8,15 +8,15 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nnsparse.rows import Rows
+from nnsparse.rows import AnyRows, Rows, SparseRows, rows_of
 
-__all__ = ["DataLoader", "Rows"]
+__all__ = ["DataLoader", "Rows", "SparseRows"]
 Array = NDArray[Any]
 
 
 @final
 class DataLoader:
-    """Iterate over mini-batches `(Rows of X, y[...])`.
+    """Iterate over mini-batches `(Rows of X, y[...])`; of a sparse X, `SparseRows`.
 
     The order of epoch e depends on (seed, e) only: every pass over the loader is the next epoch, and setting `epoch`
     repeats one.
@@ -24,7 +24,8 @@ class DataLoader:
     Parameters
     ----------
     data : (X, y)
-        X (n, n_features) of real numbers; y (n,) or (n, n_targets). Kept by reference.
+        X (n, n_features) of real numbers, an array or a scipy.sparse matrix; y (n,) or (n, n_targets). Kept by
+        reference, a sparse matrix as `SparseRows` keeps it.
     batch_size : int
         Samples per mini-batch, at least 1.
     shuffle : bool
@@ -58,15 +59,17 @@ class DataLoader:
     ) -> None:
         if not isinstance(data, tuple | list) or len(data) != 2:
             raise TypeError("DataLoader expects a pair (X, y) as its first argument")
-        self.x = Rows(data[0]).array
+        self.rows: AnyRows = rows_of(data[0])
         self.y: Array = np.asarray(data[1])
-        if self.y.ndim not in (1, 2) or len(self.y) != len(self.x):
+        if self.y.ndim not in (1, 2) or len(self.y) != len(self.rows):
             raise ValueError(
-                f"DataLoader expects one target per row: X has shape {self.x.shape}, "
+                f"DataLoader expects one target per row: X has shape {self.rows.shape}, "
                 f"y has shape {self.y.shape}"
             )
-        if len(self.x) == 0:
-            raise ValueError(f"DataLoader expects at least one sample; X has shape {self.x.shape}")
+        if len(self.rows) == 0:
+            raise ValueError(
+                f"DataLoader expects at least one sample; X has shape {self.rows.shape}"
+            )
         if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer):
             raise TypeError(f"DataLoader expects an integer batch_size; got {batch_size!r}")
         if batch_size < 1:
@@ -77,27 +80,32 @@ class DataLoader:
         self.epoch = 0
         if len(self) == 0:
             raise ValueError(
-                f"DataLoader with drop_last: {len(self.x)} samples give no batch of {batch_size}"
+                f"DataLoader with drop_last: {len(self.rows)} samples give no batch of {batch_size}"
             )
+
+    @property
+    def x(self) -> Any:
+        """X as it was given: an array (n, n_features), or a `scipy.sparse.csr_array` in canonical order."""
+        return self.rows.array if isinstance(self.rows, Rows) else self.rows.matrix
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Return the rows in the order of an epoch, (n,)."""
-        n = len(self.x)
+        n = len(self.rows)
         if not self.shuffle:
             return np.arange(n)
         return np.random.default_rng([self.seed, epoch]).permutation(n)
 
     def __len__(self) -> int:
         """Return the number of mini-batches of an epoch."""
-        n = len(self.x)
+        n = len(self.rows)
         return n // self.batch_size if self.drop_last else -(-n // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Rows, Array]]:
+    def __iter__(self) -> Iterator[tuple[AnyRows, Array]]:
         order = self.order(self.epoch)
         self.epoch += 1
         for i in range(len(self)):
             index = order[i * self.batch_size : (i + 1) * self.batch_size]
-            yield Rows.trusted(self.x, index), self.y[index]
+            yield self.rows.part(index), self.y[index]
 
 
 def _seed(rng: np.random.Generator | int | None) -> int:

@@ -7,8 +7,10 @@ from typing import final
 
 from nnsparse import jit
 from nnsparse.nn.module import Module
+from nnsparse.ops.sparse_products import known_column_view
 from nnsparse.parameter import Parameter, SparseParameter
 from nnsparse.plan import plan_of
+from nnsparse.row_gradient import RowGradient
 
 
 @final
@@ -21,7 +23,7 @@ class LayerMemory:
     per_weight : int
         One weight with its gradient and optimizer state.
     values, gradient : int
-        The weights themselves and their gradient.
+        The weights themselves and their gradient; of an embedding, the rows of the gradient that it holds.
     state : int
         Optimizer buffers (momentum, ...).
     scratch : int
@@ -122,7 +124,8 @@ class MemoryReport:
 def memory_report(model: Module) -> MemoryReport:
     """Return the bytes of every parameter of a model: values, gradient, optimizer state, indices, maps, pointers.
 
-    The gradient is counted whether or not one is held at the moment; state is what the optimizer has created so far.
+    The gradient is counted whether or not one is held at the moment, that of an embedding as it is; state is what the
+    optimizer has created so far.
 
     Raises
     ------
@@ -139,7 +142,8 @@ def _measure(name: str, p: Parameter) -> LayerMemory:
     state = sum(buffer.nbytes for buffer in p.buffers.values())
     per_weight = 2 * p.data.itemsize + sum(buffer.itemsize for buffer in p.buffers.values())
     if not isinstance(p, SparseParameter):
-        return LayerMemory(name, p.shape, p.size, per_weight, values, values, state, 0, 0, 0, 0)
+        gradient = p.grad.nbytes if isinstance(p.grad, RowGradient) else values
+        return LayerMemory(name, p.shape, p.size, per_weight, values, gradient, state, 0, 0, 0, 0)
     topology = p.topology
     if topology.is_full:  # multiplied by the dense kernels, which need no plan
         indices, pointers = topology.nbytes - topology.indptr.nbytes, topology.indptr.nbytes
@@ -149,6 +153,14 @@ def _measure(name: str, p: Parameter) -> LayerMemory:
     plan = plan_of(topology)
     small = plan.indices_nbytes
     pointers = plan.nbytes - small - plan.maps_nbytes + topology.indptr.nbytes
+    maps = plan.maps_nbytes
+    view = known_column_view(topology)  # what sparse mini-batches are multiplied with
+    if view is not None:
+        small, maps, pointers = (
+            small + view.rows.nbytes,
+            maps + view.source.nbytes,
+            pointers + view.pointers.nbytes,
+        )
     gathering = (plan.transposed,) if plan.quads is None else (plan.quads, plan.transposed)
     return LayerMemory(
         name,
@@ -160,6 +172,6 @@ def _measure(name: str, p: Parameter) -> LayerMemory:
         state,
         scratch=jit.MAX_THREADS * max(order.room for order in gathering) * p.data.itemsize,
         indices=small + topology.nbytes - topology.indptr.nbytes,
-        maps=plan.maps_nbytes,
+        maps=maps,
         pointers=pointers,
     )

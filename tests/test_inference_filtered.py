@@ -47,7 +47,8 @@ def test_the_number_of_live_samples_is_that_of_nonzero_activations():
     fast, expected, y = ns.compile(model, skip_dead=True), [200], x
     for i in range(0, 12, 2):
         y = nn.Sequential(model[i], model[i + 1]).predict(y)
-        expected.append(int(y.any(axis=1).sum()))
+        if i in (0, 2, 6):  # behind the 1st, 2nd and 4th ReLU
+            expected.append(int(y.any(axis=1).sum()))
     assert fast.count_live(x) == expected
     assert expected[0] > expected[1] > expected[3] > 0  # the data tests something
 
@@ -56,7 +57,7 @@ def test_all_samples_may_die():
     model = network(threshold=100.0)
     fast, x = ns.compile(model, skip_dead=True), samples(50)
     np.testing.assert_allclose(fast.predict(x), model.predict(x), rtol=1e-6)
-    assert fast.count_live(x) == [50, 0, 0, 0, 0, 0, 0]
+    assert fast.count_live(x) == [50, 0, 0, 0]
 
 
 def test_a_bias_brings_dead_samples_back_to_life_in_the_output():

@@ -48,8 +48,8 @@ def compile(
     dtype : float16 or None
         How to store the weights; None keeps theirs. Arithmetic, biases and the output stay in the model's dtype.
     skip_dead : bool
-        Whether samples that are all zero behind a ReLU leave there: one call for each such layer, and no more work for
-        them. It pays where many of them die.
+        Whether samples that are all zero leave behind the 1st, 2nd, 4th, 8th, ... ReLU: one call from each of these to
+        the next, and no more work for them. It pays where many of them die.
 
     Returns
     -------
@@ -87,7 +87,9 @@ def compile(
     layers, kind = layers_of(model)
     errors = [_storage_error(i, layer) if half else 0.0 for i, layer in enumerate(layers)]
     ends = [i + 1 for i, layer in enumerate(layers[:-1]) if layer.activation == RELU]
-    bounds = pairwise([0, *(ends if skip_dead else []), len(layers)])
+    # A look costs about what a sparse layer does, and most of those that die do so early: ReLU 1, 2, 4, 8, ...
+    looks = [ends[2**k - 1] for k in range(len(ends).bit_length())] if skip_dead else []
+    bounds = pairwise([0, *looks, len(layers)])
     stages = [
         CompiledModel(pack(layers[first:last], kind, half), max(errors[first:last]))
         for first, last in bounds

@@ -16,6 +16,7 @@ from scipy import sparse
 from nnsparse import trace
 from nnsparse.autograd import Tensor
 from nnsparse.nn import init
+from nnsparse.nn._checks import check_dtype, check_size, is_fit, misfit
 from nnsparse.nn.module import Module
 from nnsparse.ops.chain import Link, chain
 from nnsparse.ops.pointwise import straight_through
@@ -25,29 +26,6 @@ from nnsparse.topology import Topology, check_scipy
 
 Array = NDArray[Any]
 Seed = np.random.Generator | int | None
-
-
-def _check_features(name: str, in_features: int, out_features: int) -> None:
-    for what, n in (("in_features", in_features), ("out_features", out_features)):
-        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-            raise ValueError(f"{name} expects {what} to be an integer >= 1; got {n!r}")
-
-
-def _is_fit(array: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
-    """Whether kernels may take this array as a parameter."""
-    return (
-        isinstance(array, np.ndarray)
-        and array.shape == shape
-        and array.dtype == dtype
-        and array.flags.c_contiguous
-    )
-
-
-def _check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    found = np.dtype(dtype)
-    if found not in (np.float32, np.float64):
-        raise TypeError(f"weights are float32 or float64; got {found}")
-    return found
 
 
 class Affine(Module):
@@ -65,7 +43,7 @@ class Affine(Module):
 
     def forward(self, x: Tensor, rectify: bool = False) -> Tensor:
         """Return W·x + b, (batch, in_features) to (batch, out_features); with `rectify`, its ReLU in the same pass."""
-        link = self.link(x.shape, x.data.dtype, rectify)
+        link = self.link(x.shape, x.dtype, rectify)
         if trace.active is not None:
             link = link._replace(structure=trace.section("plan lookup", lambda: self.structure)())
         return chain(x, [link])
@@ -85,26 +63,15 @@ class Affine(Module):
                 "Give all layers the same dtype."
             )
         # Somebody may have put other arrays in place of the parameters' own: kernels check no bounds.
-        if not _is_fit(weight.data, structure.weight_shape, own):
-            raise self._misfit("weight", weight.data, structure.weight_shape)
-        if bias is not None and not _is_fit(bias.data, (structure.n_out,), own):
-            raise self._misfit("bias", bias.data, (structure.n_out,))
+        if not is_fit(weight.data, structure.weight_shape, own):
+            raise misfit(self._name(), "weight", weight.data, structure.weight_shape, own)
+        if bias is not None and not is_fit(bias.data, (structure.n_out,), own):
+            raise misfit(self._name(), "bias", bias.data, (structure.n_out,), own)
         return Link(self._weights(), bias, structure, rectify)
 
     def _weights(self) -> Tensor:
         """Return what the forward pass multiplies with."""
         return self.weight
-
-    def _misfit(self, name: str, array: Any, shape: tuple[int, ...]) -> ValueError:
-        got = (
-            f"{array.dtype} {array.shape}"
-            if isinstance(array, np.ndarray)
-            else type(array).__name__
-        )
-        return ValueError(
-            f"{self._name()} expects {name}.data of shape {shape}, dtype {self.weight.data.dtype}, "
-            f"C-contiguous; got {got}. Write into it: {name}.data[...] = values."
-        )
 
     def _name(self) -> str:
         return f"{type(self).__name__}({self.in_features} -> {self.out_features})"
@@ -127,10 +94,11 @@ class _DenseAffine(Affine):
         dtype: DTypeLike = np.float32,
         rng: Seed = None,
     ) -> None:
-        _check_features(type(self).__name__, in_features, out_features)
+        who = type(self).__name__
         super().__init__()
-        self.in_features, self.out_features = int(in_features), int(out_features)
-        kind = _check_dtype(dtype)
+        self.in_features = check_size(who, "in_features", in_features)
+        self.out_features = check_size(who, "out_features", out_features)
+        kind = check_dtype(dtype)
         shape = (self.out_features, self.in_features)
         self.weight = Parameter(init.kaiming_uniform(shape, init.generator(rng), kind))
         self.bias = Parameter(np.zeros(self.out_features, kind)) if bias else None
@@ -238,7 +206,9 @@ class SparseLinear(Affine):
         dtype: DTypeLike = np.float32,
         rng: Seed = None,
     ) -> None:
-        _check_features("SparseLinear", in_features, out_features)
+        super().__init__()
+        self.in_features = check_size("SparseLinear", "in_features", in_features)
+        self.out_features = check_size("SparseLinear", "out_features", out_features)
         given = [
             n for n, v in zip(_HOW, (sparsity, density, topology), strict=True) if v is not None
         ]
@@ -247,9 +217,7 @@ class SparseLinear(Affine):
                 "SparseLinear expects exactly one of sparsity, density and topology; "
                 f"got {' and '.join(given) or 'none'}"
             )
-        super().__init__()
-        self.in_features, self.out_features = int(in_features), int(out_features)
-        kind = _check_dtype(dtype)
+        kind = check_dtype(dtype)
         shape = (self.out_features, self.in_features)
         random = init.generator(rng)
         if topology is None:

@@ -15,8 +15,9 @@ from nnsparse import tiles, trace
 from nnsparse.autograd import Tensor, no_grad
 from nnsparse.nn._state import check_state, entries_of
 from nnsparse.ops.layout import from_tiles, tile, to_tiles
+from nnsparse.ops.sparse_batch import Entered, to_csr
 from nnsparse.parameter import Parameter
-from nnsparse.rows import Rows
+from nnsparse.rows import AnyRows, Rows, SparseRows, rows_of
 
 Array = NDArray[Any]
 
@@ -50,6 +51,8 @@ class Module(ABC):
     _buffers: ClassVar[tuple[str, ...]] = ()
     # Whether the layer multiplies on tiles (True), with BLAS on the whole batch (False), or does not care (None).
     _tiled: ClassVar[bool | None] = None
+    # Whether a user's array holds integer tokens for this layer, which `_rows` and `_entered` take as they are.
+    _takes_tokens: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self._training = True
@@ -58,22 +61,28 @@ class Module(ABC):
     def forward(self, x: Tensor) -> Tensor:
         """Return the output for a tiled activation of logical shape (batch, n_in)."""
 
-    def __call__(self, x: ArrayLike | Rows | Tensor) -> Tensor:
+    def __call__(self, x: Any) -> Tensor:
         """Return the output for a mini-batch.
 
         Parameters
         ----------
-        x : (batch, n_in) array, `Rows` or Tensor
-            Converted once to the model's dtype (integers and float64 too) and laid out in tiles.
+        x : (batch, n_in) array, scipy.sparse matrix, `Rows`, `SparseRows` or Tensor
+            Arrays are converted once to the model's dtype (integers and float64 too) and laid out in tiles. Sparse
+            rows stay sparse: the first layer has to be an affine one or `EmbeddingBag`. Where it is an embedding, what
+            that takes.
 
         Raises
         ------
         ValueError
             If x is empty, not 2-D, or has the wrong number of features.
+        TypeError
+            If x does not hold real numbers, or is sparse and the first layer cannot take that.
         """
         forward = self.forward if trace.active is None else trace.layer(self)
         if not isinstance(x, Tensor) or x.batch is None:
             return forward(self._enter(x))
+        if isinstance(x, Entered):
+            return forward(x)
         shape = x.data.shape
         if len(shape) != 3 or not 0 < x.batch <= shape[0] * shape[2]:
             raise ValueError(
@@ -82,8 +91,22 @@ class Module(ABC):
             )
         return forward(x)
 
-    def _enter(self, x: ArrayLike | Rows | Tensor) -> Tensor:
-        rows = x if isinstance(x, Rows) else Rows(x.data if isinstance(x, Tensor) else x)
+    def _first(self) -> Module:
+        """Return the layer that sees first what enters: it decides what that may be."""
+        return self
+
+    def _rows(self, x: Any) -> AnyRows:
+        """Return a user's mini-batch or data set as rows, checked but not yet copied."""
+        return rows_of(x.data if isinstance(x, Tensor) else x)
+
+    def _entered(self, rows: AnyRows, lanes: int, dtype: np.dtype[Any]) -> Tensor:
+        """Return rows that are not to be laid out in tiles as the first layer takes them."""
+        assert isinstance(rows, SparseRows)
+        return to_csr(rows, lanes, dtype)
+
+    def _enter(self, x: Any) -> Tensor:
+        first = self._first()
+        rows = x if isinstance(x, Rows) and not first._takes_tokens else first._rows(x)
         batch = len(rows)
         if batch == 0:
             raise ValueError(
@@ -92,6 +115,8 @@ class Module(ABC):
         lanes = batch if self._whole_batch() else tiles.pick_lanes(batch)
         if isinstance(x, Tensor) and x.requires_grad:
             return tile(x, lanes)
+        if not isinstance(rows, Rows) or first._takes_tokens:
+            return trace.section("layout", first._entered)(rows, lanes, self.dtype)
         convert = to_tiles if trace.active is None else trace.section("layout", to_tiles)
         return Tensor(convert(rows, lanes, self.dtype), batch=batch)
 
@@ -169,14 +194,15 @@ class Module(ABC):
 
     # ------------------------------------------------------------ prediction
 
-    def predict(self, x: ArrayLike | Rows, batch_size: int = 1024) -> Array:
+    def predict(self, x: Any, batch_size: int = 1024) -> Array:
         """Return the outputs for many samples, (n, n_out), as in evaluation mode and without recording.
 
         Safe to call from several Python threads at once.
 
         Parameters
         ----------
-        x : (n, n_in) array or `Rows`
+        x : (n, n_in) array, scipy.sparse matrix, `Rows` or `SparseRows`
+            Or what the first layer takes if that is an embedding.
         batch_size : int
             Samples at a time; the result does not depend on it beyond rounding.
 
@@ -189,14 +215,14 @@ class Module(ABC):
             raise TypeError(f"predict expects an integer batch_size; got {batch_size!r}")
         if batch_size < 1:
             raise ValueError(f"predict expects batch_size >= 1; got {batch_size}")
-        rows = x if isinstance(x, Rows) else Rows(x)
+        rows = self._first()._rows(x)
         n = len(rows)
         with _inferring():
-            first = self(Rows(rows.array, rows.index[:batch_size]))
+            first = self(rows.part(slice(batch_size)))
             out = np.empty((n, first.shape[1]), first.dtype)
             from_tiles(first.data, len(first), out[: len(first)])
             for start in range(len(first), n, batch_size):
-                y = self(Rows(rows.array, rows.index[start : start + batch_size]))
+                y = self(rows.part(slice(start, start + batch_size)))
                 from_tiles(y.data, len(y), out[start : start + len(y)])
         return out
 

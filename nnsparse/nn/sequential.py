@@ -15,6 +15,7 @@ from nnsparse.nn.activations import ReLU
 from nnsparse.nn.init import generator
 from nnsparse.nn.linear import Affine, Linear, Seed, SparseLinear
 from nnsparse.nn.module import Module
+from nnsparse.nn.sequence import Embedding, GlobalAveragePooling1D
 from nnsparse.ops.chain import chain
 from nnsparse.topology import Topology
 
@@ -22,6 +23,8 @@ from nnsparse.topology import Topology
 @final
 class Sequential(Module):
     """Modules applied one after the other; affine layers and the ReLUs between them run as one op (`ops.chain`).
+
+    So do `Embedding` and `GlobalAveragePooling1D` at the beginning.
 
     Parameters
     ----------
@@ -40,9 +43,15 @@ class Sequential(Module):
             if not isinstance(layer, Module):
                 raise TypeError(f"Sequential expects modules; argument {i} is {layer!r}")
         self._layers = layers
+        self._pooled: Embedding | None = None  # the one whose average the second layer takes
+        if len(layers) > 1 and isinstance(layers[1], GlobalAveragePooling1D):
+            self._pooled = layers[0] if isinstance(layers[0], Embedding) else None
         # Each step is a module, or the affine layers of a chain: (layer, whether a ReLU follows)
         self._steps: list[Module | list[tuple[Affine, bool]]] = []
-        for before, layer in zip((None, *layers), layers, strict=False):
+        for i, layer in enumerate(layers):
+            if i < 2 and self._pooled is not None:
+                continue
+            before = layers[i - 1] if i else None
             last = self._steps[-1] if self._steps else None
             if isinstance(layer, Affine):
                 if not isinstance(last, list):
@@ -55,20 +64,26 @@ class Sequential(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output of the last layer."""
+        if self._pooled is not None:
+            forward = self._pooled.forward if trace.active is None else trace.layer(self._pooled)
+            x = forward(x, pool=True)
         for step in self._steps:
             if isinstance(step, Module):
                 forward = step.forward if trace.active is None else trace.layer(step)
                 x = forward(x)
             elif trace.active is None:
-                shape, links = x.shape, []
+                shape, dtype, links = x.shape, x.dtype, []
                 for layer, rectify in step:
-                    links.append(layer.link(shape, x.data.dtype, rectify))
+                    links.append(layer.link(shape, dtype, rectify))
                     shape = shape[0], layer.out_features
                 x = chain(x, links)
             else:  # layer by layer: a profile tells them apart
                 for layer, rectify in step:
                     x = trace.layer(layer)(x, rectify=rectify)
         return x
+
+    def _first(self) -> Module:
+        return self._layers[0]._first() if self._layers else self
 
     def children(self) -> Iterator[tuple[str, Module]]:
         """Yield ("0", first layer), ("1", second layer), ..."""

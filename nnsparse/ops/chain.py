@@ -17,6 +17,8 @@ from nnsparse.autograd import Tensor, in_forward_mode, record, recording
 from nnsparse.kernels import pointwise
 from nnsparse.ops.pointwise import relu_gate, sum_samples
 from nnsparse.ops.products import sddmm, spmm, spmm_t
+from nnsparse.ops.sparse_batch import SparseBatch
+from nnsparse.ops.sparse_input import spmm_csr
 from nnsparse.ops.structures import Structure
 
 Array = NDArray[Any]
@@ -32,7 +34,15 @@ class Link(NamedTuple):
 
 
 def chain(x: Tensor, links: Sequence[Link]) -> Tensor:
-    """Return the output of the last link, (batch, n_out), tiled; each takes what the one before gives."""
+    """Return the output of the last link, (batch, n_out), tiled; each takes what the one before gives.
+
+    The first takes sparse rows too.
+    """
+    if isinstance(x, SparseBatch):
+        weight, bias, structure, rectify = links[0]
+        x, links = spmm_csr(weight, x, structure, bias, rectify), links[1:]
+        if not links:
+            return x
     if in_forward_mode():  # the tangents of one layer at a time
         for weight, bias, structure, rectify in links:
             x = spmm(weight, x, structure, bias, rectify)

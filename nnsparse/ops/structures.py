@@ -1,7 +1,8 @@
 """Where a layer's weights are, and the kernels that multiply with them: `Sparse`, `Full`, `Dense`, `Blas`, `Tapped`.
 
 A structure validates nothing and is not differentiable; it allocates the result and launches a kernel. The gradient
-rules in `products` are written once, for all.
+rules in `products` are written once, for all; what takes sparse mini-batches is launched by `sparse_products`. Over
+300 lines because one thing has several ways to be multiplied with.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from nnsparse import jit, machine, tiles, trace
+from nnsparse import jit, tiles, trace
 from nnsparse.autograd import Tensor, sweeps
 from nnsparse.kernels import gemm as dense_kernels
 from nnsparse.kernels import sddmm as sampled
 from nnsparse.kernels.spmm import GATE, PLAIN, RELU, spmm_quads
 from nnsparse.kernels.spmm import spmm as spmm_runs
+from nnsparse.ops import sparse_products as csr
+from nnsparse.ops.sparse_batch import SparseBatch
 from nnsparse.plan import Quads, Slabs, plan_of
 from nnsparse.topology import Topology
 
@@ -64,10 +67,18 @@ class Structure(ABC):
     def gradient(self, d: Array, x: Array, sums: Array | None = None) -> Array:
         """Return Σ_samples d·xᵀ where the weights are, in the shape of the weights; write Σ_samples d into `sums`."""
 
+    def forward_csr(self, w: Array, x: SparseBatch, bias: Array | None, rectify: bool) -> Array:
+        """Return W·x (+ bias, then ReLU) for sparse rows, as tiles (n_tiles, n_out, lanes)."""
+        raise TypeError(f"{type(self).__name__} cannot take a sparse mini-batch. Pass x.toarray().")
+
+    def gradient_csr(self, d: Array, x: SparseBatch) -> Array:
+        """Return Σ_samples d·xᵀ where the weights are, in the shape of the weights, for sparse rows."""
+        raise TypeError(f"{type(self).__name__} cannot take a sparse mini-batch. Pass x.toarray().")
+
 
 _IN_ORDER = np.empty(0, np.uint32)  # "the values are in this order already"
 TILES = 4  # per task at most: what is gathered for a task serves so many tiles
-BLOCK = machine.cache_sizes().get(2, 2**19)  # bytes that a task's output may have at most
+BLOCK = 2**18  # bytes of a task's output that may wait in the second-level cache
 
 
 def _multiply(
@@ -86,7 +97,7 @@ def _multiply(
     group, pack, s = 1, values[:0], order
     if source.size:
         pack = tiles.empty((jit.MAX_THREADS * order.room,), values.dtype)
-        # As many tiles as fit the second-level cache, but two tasks a thread or more.
+        # As many tiles as fit the cache, but two tasks a thread or more.
         n_panels = max(1, s.panels.size - 1)
         fitting = BLOCK * n_panels // max(1, bias.size * lanes * x.itemsize)
         group = max(1, min(TILES, fitting, n_tiles * n_panels // (2 * jit.MAX_THREADS)))
@@ -143,6 +154,14 @@ class Sparse(Structure):
         )  # fmt: skip
         return out
 
+    def forward_csr(self, w: Array, x: SparseBatch, bias: Array | None, rectify: bool) -> Array:
+        if bias is None:
+            bias = _no_bias(self.n_out, x.dtype)
+        return csr.sparse_forward(self.topology, w, x, bias, rectify)
+
+    def gradient_csr(self, d: Array, x: SparseBatch) -> Array:
+        return csr.sparse_gradient(self.topology, d, x)
+
 
 @final
 class Dense(Structure):
@@ -183,6 +202,14 @@ class Dense(Structure):
         kernel(splits, pack, d, x, _no_bias(0, x.dtype) if sums is None else sums, out.reshape(-1))
         return out
 
+    def forward_csr(self, w: Array, x: SparseBatch, bias: Array | None, rectify: bool) -> Array:
+        if bias is None:
+            bias = _no_bias(self.n_out, x.dtype)
+        return csr.dense_forward(w.reshape(-1), x, bias, rectify)
+
+    def gradient_csr(self, d: Array, x: SparseBatch) -> Array:
+        return csr.dense_gradient(d, x).reshape(self.n_out, self.n_in)
+
 
 @final
 class Full(Structure):
@@ -206,12 +233,19 @@ class Full(Structure):
     def gradient(self, d: Array, x: Array, sums: Array | None = None) -> Array:
         return self._dense.gradient(d, x, sums).reshape(-1)
 
+    def forward_csr(self, w: Array, x: SparseBatch, bias: Array | None, rectify: bool) -> Array:
+        return self._dense.forward_csr(w, x, bias, rectify)
+
+    def gradient_csr(self, d: Array, x: SparseBatch) -> Array:
+        return csr.dense_gradient(d, x)
+
 
 @final
 class Tapped(Structure):
     """Another structure that also notes what a gradient of its weights is made of: pairs (d, x) of tiled arrays.
 
-    As `weight.grad` does, the pairs add up over several backward passes, until `zero_grad` begins a new gradient.
+    As `weight.grad` does, the pairs add up over several backward passes, until `zero_grad` begins a new gradient. Of
+    sparse rows it notes a dense copy: whoever grows weights looks at all inputs, and that is not at every step.
     """
 
     def __init__(
@@ -236,11 +270,21 @@ class Tapped(Structure):
         return self._structure.transposed(w, d, gate)
 
     def gradient(self, d: Array, x: Array, sums: Array | None = None) -> Array:
+        self._note(d, x)
+        return self._structure.gradient(d, x, sums)
+
+    def forward_csr(self, w: Array, x: SparseBatch, bias: Array | None, rectify: bool) -> Array:
+        return self._structure.forward_csr(w, x, bias, rectify)
+
+    def gradient_csr(self, d: Array, x: SparseBatch) -> Array:
+        self._note(d, x.to_tiles())
+        return self._structure.gradient_csr(d, x)
+
+    def _note(self, d: Array, x: Array) -> None:
         if self._weight.grad is None and self._sweep != sweeps():
             self._taps.clear()
         self._sweep = sweeps()
         self._taps.append((d, x))
-        return self._structure.gradient(d, x, sums)
 
 
 # Infinity and NaN go where the mathematics sends them, without a warning.
@@ -249,10 +293,14 @@ _quiet = np.errstate(over="ignore", invalid="ignore")
 
 @final
 class Blas(Structure):
-    """Weights (n_out, n_in), multiplied by NumPy; with the batch in one tile each product is one BLAS call."""
+    """Weights (n_out, n_in), multiplied by NumPy; with the batch in one tile each product is one BLAS call.
+
+    For sparse rows NumPy has no product: there it is `Dense`.
+    """
 
     def __init__(self, n_out: int, n_in: int) -> None:
         self.n_out, self.n_in = n_out, n_in
+        self._dense = Dense(n_out, n_in)
 
     @_quiet
     def forward(self, w: Array, x: Array, batch: int, bias: Array | None, rectify: bool) -> Array:
@@ -283,3 +331,9 @@ class Blas(Structure):
         if sums is not None:
             np.sum(d, axis=(0, 2), out=sums)
         return out
+
+    def forward_csr(self, w: Array, x: SparseBatch, bias: Array | None, rectify: bool) -> Array:
+        return self._dense.forward_csr(w, x, bias, rectify)
+
+    def gradient_csr(self, d: Array, x: SparseBatch) -> Array:
+        return self._dense.gradient_csr(d, x)

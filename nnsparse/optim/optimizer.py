@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from nnsparse import trace
 from nnsparse.parameter import Parameter
+from nnsparse.row_gradient import RowGradient
 
 State: TypeAlias = dict[str, float | int | bool | NDArray[Any]]
 
@@ -90,9 +91,12 @@ class Optimizer(ABC):
             if grad is None:
                 continue
             if not isinstance(grad, np.ndarray):
-                raise TypeError(
-                    f"{type(self).__name__}: parameter {index} expects an array as grad; got {grad!r}"
-                )
+                if not isinstance(grad, RowGradient):
+                    raise TypeError(
+                        f"{type(self).__name__}: parameter {index} expects an array as grad; got {grad!r}"
+                    )
+                if not grad.fits(data):
+                    raise self._mismatch(index, data, grad)
             if not (grad.shape == data.shape and grad.dtype == data.dtype and data.flags.carray):
                 raise self._mismatch(index, data, grad)
         for index, param in enumerate(self.params):
@@ -100,6 +104,11 @@ class Optimizer(ABC):
             if grad is None:
                 continue
             self._counts[index] += 1
+            if isinstance(grad, RowGradient):
+                if self._takes_rows():
+                    self._update_rows(param, grad)
+                    continue
+                grad = np.asarray(grad)
             p, g, count = data.reshape(-1), grad.reshape(-1), self._counts[index]
             if trace.active is None:
                 self._update(param, p, g, count)
@@ -176,11 +185,21 @@ class Optimizer(ABC):
                 param.buffers.pop(slot, None)
             param.buffers.update(own)
 
+    def _takes_rows(self) -> bool:
+        """Whether rows without a gradient stay as they are, so that `_update_rows` can do the whole update."""
+        return False
+
+    def _update_rows(self, param: Parameter, gradient: RowGradient) -> None:
+        """Update the rows of the parameter that the gradient has."""
+        raise NotImplementedError
+
     @abstractmethod
     def _update(self, param: Parameter, p: NDArray[Any], g: NDArray[Any], count: int) -> None:
         """Update `p` (n,) in place by `g` (n,), for the `count`-th time, counted from 1."""
 
-    def _mismatch(self, index: int, data: NDArray[Any], grad: NDArray[Any]) -> ValueError:
+    def _mismatch(
+        self, index: int, data: NDArray[Any], grad: NDArray[Any] | RowGradient
+    ) -> ValueError:
         who = f"{type(self).__name__}: parameter {index}"
         if data.flags.carray:
             return ValueError(

@@ -1,14 +1,17 @@
 """Stochastic gradient descent with momentum, dampening, weight decay and Nesterov's step."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, final
 
 from numpy.typing import NDArray
 
+from nnsparse import trace
 from nnsparse.kernels import optimizer as kernels
+from nnsparse.kernels.csr import sgd_rows
 from nnsparse.optim.optimizer import PARALLEL_FROM, Optimizer, buffer, checked
 from nnsparse.parameter import Parameter
+from nnsparse.row_gradient import RowGradient
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,10 @@ class SGD(Optimizer):
 
     Notes
     -----
-    Cost: one pass over p, g and m. Source: Sutskever et al., On the importance of initialization
-    and momentum, 2013, in the form and with the first step of `torch.optim.SGD`. Differences:
-    momentum of 1 and more, and dampening outside [0, 1], are refused.
+    Cost: one pass over p, g and m; without momentum and weight decay, of a `RowGradient`, over its
+    rows. Source: Sutskever et al., On the importance of initialization and momentum, 2013, in the
+    form and with the first step of `torch.optim.SGD`. Differences: momentum of 1 and more, and
+    dampening outside [0, 1], are refused.
 
     Examples
     --------
@@ -107,3 +111,15 @@ class SGD(Optimizer):
         m, first = buffer(param, "momentum") if s.momentum else (g, True)
         kernel = kernels.sgd if p.size < PARALLEL_FROM else kernels.sgd_parallel
         kernel(p, g, m, self._lr, s.momentum, s.dampening, s.weight_decay, s.nesterov, first)
+
+    def _takes_rows(self) -> bool:
+        return not (self.settings.momentum or self.settings.weight_decay)
+
+    def _update_rows(self, param: Parameter, gradient: RowGradient) -> None:
+        update: Callable[..., Any] = sgd_rows
+        recorder = None if trace.active is None else trace.current()
+        if recorder is not None:
+            name = recorder.owner(param)
+            recorder.entry(name, "write-back").nbytes += 3 * gradient.nbytes
+            update = recorder.call(name, "write-back", sgd_rows)
+        update(param.data.reshape(-1), gradient.rows, gradient.values, self._lr)

@@ -7,15 +7,17 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 
 from nnsparse.autograd import Tensor, no_grad
 from nnsparse.data import DataLoader
 from nnsparse.nn.losses import BCEWithLogitsLoss
 from nnsparse.nn.module import Module
+from nnsparse.rows import SparseRows
 
 Array = NDArray[Any]
 LossFunction: TypeAlias = Callable[[Tensor, Any], Tensor]  # (outputs, y) -> a single number
-Data: TypeAlias = DataLoader | tuple[ArrayLike, ArrayLike]  # a pair is (X, y)
+Data: TypeAlias = DataLoader | tuple[Any, ArrayLike]  # a pair is (X, y)
 
 
 class Evaluation(NamedTuple):
@@ -42,8 +44,8 @@ def evaluate(model: Module, loss_fn: LossFunction | None, data: Data) -> Evaluat
     loss_fn : callable or None
         (outputs (n, n_out), y) -> a single number, called once on all samples. None: no loss.
     data : DataLoader or (X, y)
-        X (n, n_in), y (n,) or (n, n_targets). Of a loader, all samples count, also those that `drop_last` leaves
-        out, and its `epoch` stays.
+        X (n, n_in), an array or a scipy.sparse matrix, y (n,) or (n, n_targets). Of a loader, all samples count, also
+        those that `drop_last` leaves out, and its `epoch` stays.
 
     Returns
     -------
@@ -92,16 +94,18 @@ def accuracy(outputs: Array, y: Array, loss_fn: LossFunction | None = None) -> f
     return float("nan")
 
 
-def arrays(who: str, data: Data) -> tuple[Array, Array]:
+def arrays(who: str, data: Data) -> tuple[Any, Array]:
     """Return (X, y) of a loader or a pair, or say what `who` expects."""
     if isinstance(data, DataLoader):
-        return data.x, data.y
+        return data.rows, data.y
     if not isinstance(data, tuple | list) or len(data) != 2:
         raise TypeError(
             f"{who} expects data as a DataLoader or a pair (X, y); got {type(data).__name__}"
         )
-    x, y = np.asarray(data[0]), np.asarray(data[1])
-    if x.ndim != 2 or y.ndim not in (1, 2) or len(x) != len(y):
+    x, y = data[0], np.asarray(data[1])
+    if not sparse.issparse(x) and not isinstance(x, SparseRows):
+        x = np.asarray(x)
+    if x.ndim != 2 or y.ndim not in (1, 2) or x.shape[0] != len(y):
         raise ValueError(
             f"{who} expects X (n, n_in) and one target per row; got X of shape {x.shape} and y of shape {y.shape}"
         )
