@@ -61,7 +61,7 @@ class Problem:
 Call = Callable[[], Once]
 
 
-def ours(p: Problem, variant: Any, reorder: bool = True) -> Call:
+def ours(p: Problem, variant: Any, reorder: bool = False) -> Call:
     """`graph_challenge.inference.run`."""
     kept = p.images(whole=False) if p.network.n_neurons < LARGE else None
 
@@ -137,9 +137,9 @@ def graphblas(p: Problem) -> Call:
 
 RIVALS: Mapping[str, Rival] = {
     "filter": Rival(partial(ours, variant="filter"), "images that have died leave; tiles, float32"),
-    "unordered": Rival(
-        partial(ours, variant="filter", reorder=False),
-        "the same, neurons computed in the order of their numbers, not beside those that have the same inputs",
+    "reordered": Rival(
+        partial(ours, variant="filter", reorder=True),
+        "the same, neurons with the same inputs side by side: these networks have 16 each, so it does not count",
     ),
     "workspace": Rival(
         partial(ours, variant="workspace"), "all images through all layers, in tiles made once"
@@ -160,7 +160,7 @@ RIVALS: Mapping[str, Rival] = {
 # Nominal edges after which a rival's run is long enough: it gets as many images as that makes.
 EDGES: Mapping[str, float] = {
     "filter": np.inf,
-    "unordered": np.inf,
+    "reordered": np.inf,
     "workspace": 2.5e11,
     "no_workspace": 1e11,
     "spgemm": 2.5e11,

@@ -52,7 +52,7 @@ class Job:
     batch: int | None = None
     memory: int = 4 << 30
     progress: bool = False
-    reorder: bool = True
+    reorder: bool = False
     watch: Stopwatch = field(default_factory=Stopwatch)
     rows: Ints = field(init=False)
     categories: list[Ints] = field(default_factory=list)

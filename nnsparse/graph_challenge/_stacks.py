@@ -110,7 +110,7 @@ class Quads:
         return sum(array.nbytes for array in self.arrays)
 
 
-def quads(layers: Joined, reorder: bool = True) -> Quads:
+def quads(layers: Joined, reorder: bool = False) -> Quads:
     """Return layers in the order of the kernels on tiles, O(nnz + n·log n) time and O(nnz) memory.
 
     `reorder`: compute outputs that have inputs in common side by side, else in the order in which they are numbered.

@@ -153,7 +153,7 @@ def test_outputs_with_the_same_inputs_become_neighbours():
     inputs = rng.random((8, 40)) < 0.3
     kinds = rng.permutation(np.repeat(np.arange(8), 5))
     dense = (inputs[kinds] * rng.random((40, 40))).astype(np.float32)
-    outputs = quads(joined([as_layer(dense)], 40)).arrays[-1]
+    outputs = quads(joined([as_layer(dense)], 40), reorder=True).arrays[-1]
     assert np.count_nonzero(np.diff(kinds[outputs])) == 7
 
 
@@ -162,7 +162,7 @@ def test_outputs_with_many_common_inputs_are_often_neighbours():
     kinds = rng.permutation(np.repeat(np.arange(50), 4))
     inputs = (rng.random((50, 200)) < 0.2)[kinds]
     inputs &= rng.random(inputs.shape) < 0.95
-    outputs = quads(joined([as_layer(inputs.astype(np.float32))], 200)).arrays[-1]
+    outputs = quads(joined([as_layer(inputs.astype(np.float32))], 200), reorder=True).arrays[-1]
     together = np.count_nonzero(np.diff(kinds[outputs]) == 0)
     assert together > 75  # of at most 150; 3 by chance
 
