@@ -106,6 +106,14 @@ class _Cache(caching.FunctionCache):  # type: ignore[misc]
     _impl_class = _Implementation
     _told = False
 
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        """Tell the kernels of one factory apart by what they close over, the same way in every process.
+
+        Numba's own key has a random number in it where a kernel closes over another compiled function, and so would
+        never be found again.
+        """
+        return sig, codegen.magic_tuple(), _described(self._py_func)
+
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
             load = super().load_overload
@@ -132,6 +140,21 @@ class _Cache(caching.FunctionCache):  # type: ignore[misc]
                     "anew. Set NUMBA_CACHE_DIR to a folder that can be written.",
                     error,
                 )
+
+
+def _described(function: Callable[..., Any]) -> str:
+    """Return a digest of a function's code and of what it closes over: constants, and functions like itself."""
+    digest = hashlib.sha256(f"{function.__qualname__} {function.__code__.co_firstlineno}".encode())
+    digest.update(function.__code__.co_code)
+    for cell in function.__closure__ or ():
+        value = cell.cell_contents
+        inner = getattr(value, "py_func", None)
+        if inner is None and not isinstance(value, int | float | str | tuple | type(None)):
+            raise TypeError(
+                f"{function.__qualname__} closes over {value!r}: kernels may close over constants only"
+            )
+        digest.update((repr(value) if inner is None else _described(inner)).encode() + b";")
+    return digest.hexdigest()
 
 
 class _Announcer(event.Listener):  # type: ignore[misc]

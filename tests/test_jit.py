@@ -306,3 +306,24 @@ def test_the_products_are_right_with_avx2_only(tmp_path):
     kept = ",".join(f for f in features if "avx512" not in f and "avx10" not in f)
     code = PRODUCTS.replace("== 128", "== 256")
     python(code, NUMBA_CACHE_DIR=str(tmp_path), NUMBA_CPU_NAME="haswell", NUMBA_CPU_FEATURES=kept)
+
+
+KEYS = """
+from nnsparse.kernels import forward_tiles, spmm
+for make in (forward_tiles.tiles_serial, forward_tiles.tiles_parallel, forward_tiles.tiles_split):
+    kernel = make(16, 16)
+    kernel = getattr(kernel, "dispatcher", kernel)
+    print(kernel._cache._index_key(None, kernel.targetctx.codegen())[2])
+print(spmm.spmm(64).dispatcher._cache._index_key(None, kernel.targetctx.codegen())[2])
+print(spmm.spmm(32).dispatcher._cache._index_key(None, kernel.targetctx.codegen())[2])
+"""
+
+
+def test_every_process_finds_a_kernel_under_the_same_key():
+    found = [
+        subprocess.run([sys.executable, "-c", KEYS], capture_output=True, text=True, check=True)
+        for _ in range(2)
+    ]
+    keys = found[0].stdout.split()
+    assert keys == found[1].stdout.split()
+    assert len(set(keys)) == 5
