@@ -30,6 +30,12 @@ PUBLISHED: Mapping[str, Mapping[tuple[int, int], float]] = {
 }
 
 
+LEGEND = (
+    "Edges/s: images times weights of all layers, by seconds of inference, from images in CSR and prepared layers to "
+    "categories."
+)
+
+
 def rate(x: float | None) -> str:
     """Return edges per second as 1.23e10."""
     return "" if x is None else f"{x:.2e}".replace("e+", "e")
@@ -46,8 +52,7 @@ def report(result: Mapping[str, Any]) -> str:
         *(_one_case(entry) for entry in result["results"]),
         _published(result),
         "\n".join(f"- {name}: {note}" for name, note in result["notes"].items()),
-        "Edges/s: images times weights of all layers, by seconds of inference, from images in CSR and prepared layers "
-        "to categories. Work/s: only multiplications that the variant needs: of images that live, or of activations "
+        f"{LEGEND} Work/s: only multiplications that the variant needs: of images that live, or of activations "
         "that are not 0. With all: by the seconds of making and ordering the layers too, which the challenge does "
         "not count. Slow rivals get the first images only: rates are per edge, so they compare; that of the filter "
         "grows with the images. Inputs are near the official ones (`graph_challenge.images`), the network is exact.",
@@ -78,6 +83,11 @@ def _one_case(entry: Mapping[str, Any]) -> str:
 
 
 def _published(result: Mapping[str, Any]) -> str:
+    return f"## Published\n\n{rates(result)}\n\nOther machines, and the official inputs."
+
+
+def rates(result: Mapping[str, Any]) -> str:
+    """Return edges per second by network, of the rivals here and as published for other machines."""
     cases = [(entry["neurons"], entry["layers"]) for entry in result["results"]]
     mine = {
         name: {
@@ -93,7 +103,7 @@ def _published(result: Mapping[str, Any]) -> str:
         for name, figures in sources.items()
     ]
     header = ["edges/s", *(f"{n}×{layers}" for n, layers in cases)]
-    return f"## Published\n\n{table(header, rows)}\n\nOther machines, and the official inputs."
+    return table(header, rows)
 
 
 def plot(result: Mapping[str, Any], path: Path) -> None:

@@ -35,11 +35,8 @@ def goal(entry: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     return f"{100 * wanted:.2f} {'✓' if last(entry).mean() >= wanted else '✗'}"
 
 
-def report(result: Mapping[str, Any]) -> str:
-    """Return the tables, the machine and what the columns mean, as Markdown."""
-    s = result["settings"]
-    control = _machine.control_sentence(result["control"]["before"], result["control"]["after"])
-    part = "held-out training" if s["validation"] else "test"
+def accuracies(result: Mapping[str, Any]) -> str:
+    """Return the table of accuracies and of seconds per epoch."""
     rows = []
     for entry in result["results"]:
         accuracy = 100 * last(entry)
@@ -57,19 +54,35 @@ def report(result: Mapping[str, Any]) -> str:
             ]
         )
     header = ["network", "vocabulary", "features", "accuracy, %", "wanted", "published", "s/epoch"]
-    blocks = [
-        f"# Film reviews: {result['data']}, batch {s['batch']}, float32",
-        _machine.sentence(result["machine"]) + f"\n{control}",
-        table(header, rows),
+    return table(header, rows)
+
+
+def legend(result: Mapping[str, Any]) -> str:
+    """Return what the columns mean."""
+    s = result["settings"]
+    part = "held-out training" if s["validation"] else "test"
+    return (
         f"Accuracy on the {part} reviews at the end of the training, mean ± standard deviation of {s['seeds']} seeds. "
         "Published: the Keras example with embedding, average pooling and output, 5 epochs. Wanted of the sparse "
         f"network: at most {100 * GAP:g} points below the dense one. s/epoch: median of all epochs, of "
-        f"{result['results'][0]['reviews']:,} training reviews.",
+        f"{result['results'][0]['reviews']:,} training reviews."
+    )
+
+
+def report(result: Mapping[str, Any]) -> str:
+    """Return the tables, the machine and what the columns mean, as Markdown."""
+    s = result["settings"]
+    control = _machine.control_sentence(result["control"]["before"], result["control"]["after"])
+    blocks = [
+        f"# Film reviews: {result['data']}, batch {s['batch']}, float32",
+        _machine.sentence(result["machine"]) + f"\n{control}",
+        accuracies(result),
+        legend(result),
     ]
     if result["loading"]:
         times = [
             [
-                f"{'words' if n == '1' else 'words and bigrams'}",
+                "words" if n == "1" else "words and bigrams",
                 number(t["first"]),
                 number(t["cached"]),
             ]

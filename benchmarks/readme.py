@@ -13,7 +13,6 @@ import json
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,7 +20,15 @@ from typing import Any
 if not __package__:  # run as a file: the folder above holds the packages, this one does not
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks import _accuracy_report, _common, _machine, accuracy, kernels, startup, training
+from benchmarks import (
+    _accuracy_report,
+    _challenge_report,
+    _common,
+    _machine,
+    _text_report,
+    startup,
+)
+from benchmarks._command import SETTINGS, command
 from benchmarks._common import TOTAL, number, spread, table
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -33,16 +40,11 @@ LABELS = {
     "torch": "torch",
     "torch-sparse": "torch sparse",
 }
-SETTINGS: Mapping[str, Any] = {
-    "kernels": kernels.Settings,
-    "training": training.Settings,
-    "startup": startup.Settings,
-    "accuracy": accuracy.Settings,
-}
 # Measured too, but shown in the suite's report only.
 ELSEWHERE = (
     "choices",
     "crossover",
+    "dead_rows",
     "learning",
     "memory",
     "multicore",
@@ -145,6 +147,21 @@ def accuracy_table(result: Result) -> str:
     return _block(intro, _accuracy_report.accuracies(result), [result])
 
 
+def text_table(result: Result) -> str:
+    """Return the accuracies on film reviews."""
+    intro = f"**Film reviews** ({result['data']}). {_text_report.legend(result)}"
+    return _block(intro, _text_report.accuracies(result), [result])
+
+
+def challenge_table(result: Result) -> str:
+    """Return edges per second in the Graph Challenge's networks, ours and published ones."""
+    intro = (
+        f"**Sparse DNN Graph Challenge** on {result['data']}, {result['settings']['threads']} threads: edges per "
+        f"second of inference, by neurons × layers. {_challenge_report.LEGEND}"
+    )
+    return _block(intro, _challenge_report.rates(result), [result])
+
+
 def _block(intro: str, rows: str, results: Sequence[Result]) -> str:
     commands = ", ".join(f"`{command(result)}`" for result in results)
     return f"{_wrap(intro)}\n\n{rows}\n\n{_wrap(f'Made by {commands}.')}"
@@ -155,27 +172,6 @@ def _wrap(text: str) -> str:
 
 
 # ---------------------------------------------------------------- where they come from
-
-
-def command(result: Result) -> str:
-    """Return the command line that makes a result: what differs from the defaults, and threads."""
-    s, words = result["settings"], ["python -m benchmarks." + result["benchmark"]]
-    for field in fields(SETTINGS[result["benchmark"]]):
-        if field.name in ("pause", "jobs", "state") or field.name not in s:
-            continue  # no option, not yet one, or without influence
-        value, name = s[field.name], "--" + field.name.replace("_", "-")
-        default = list(field.default) if isinstance(field.default, tuple) else field.default
-        if field.name == "n_out":
-            default = s["n_in"]
-        if value == default and field.name != "threads":
-            continue
-        if isinstance(value, list):
-            separator = " " if field.name == "sparsity" else ","
-            words.append(f"{name} {separator.join(map(str, value))}")
-        else:
-            switch = name if value is True else f"--no-{name[2:]}" if value is False else ""
-            words.append(switch or f"{name} {value}")
-    return " ".join(words)
 
 
 def machines(results: Sequence[Result]) -> str:
@@ -192,6 +188,8 @@ def machines(results: Sequence[Result]) -> str:
         )
         when = f"{result['benchmark']} at commit {m['commit']}, {m['time'][:10]}"
         lines.setdefault(line, {})[when] = None
+        if result["benchmark"] == "accuracy" and not result["settings"]["timing"]:
+            continue  # nothing was timed
         warning = _machine.control_sentence(control["before"], control["after"]).splitlines()[1:]
         warnings += [_wrap(f"{text} (`{command(result)}`)") for text in warning]
     return "\n\n".join([_wrap(f"{a}; {'; '.join(b)}.") for a, b in lines.items()] + warnings)
@@ -213,6 +211,8 @@ def figures(results: Sequence[Result]) -> str:
         blocks += [training_table(by_kind["training"])] if by_kind["training"] else []
         blocks += [startup_table(result) for result in by_kind["startup"]]
         blocks += [accuracy_table(result) for result in by_kind["accuracy"]]
+        blocks += [text_table(result) for result in by_kind["text"]]
+        blocks += [challenge_table(result) for result in by_kind["challenge"]]
         ordered = [result for kind in by_kind.values() for result in kind]
         return "\n\n".join([*blocks, machines(ordered)]).strip()
     except (KeyError, TypeError) as error:
