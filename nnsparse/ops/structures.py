@@ -14,7 +14,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from nnsparse import jit, tiles, trace
+from nnsparse import jit, machine, tiles, trace
 from nnsparse.autograd import Tensor, sweeps
 from nnsparse.kernels import gemm as dense_kernels
 from nnsparse.kernels import sddmm as sampled
@@ -78,7 +78,7 @@ class Structure(ABC):
 
 _IN_ORDER = np.empty(0, np.uint32)  # "the values are in this order already"
 TILES = 4  # per task at most: what is gathered for a task serves so many tiles
-BLOCK = 2**18  # bytes of a task's output that may wait in the second-level cache
+BLOCK = machine.cache_sizes().get(2, 2**19)  # bytes that a task's output may have at most
 
 
 def _multiply(
@@ -97,7 +97,7 @@ def _multiply(
     group, pack, s = 1, values[:0], order
     if source.size:
         pack = tiles.empty((jit.MAX_THREADS * order.room,), values.dtype)
-        # As many tiles as fit the cache, but two tasks a thread or more.
+        # As many tiles as fit the second-level cache, but two tasks a thread or more.
         n_panels = max(1, s.panels.size - 1)
         fitting = BLOCK * n_panels // max(1, bias.size * lanes * x.itemsize)
         group = max(1, min(TILES, fitting, n_tiles * n_panels // (2 * jit.MAX_THREADS)))
