@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -83,12 +84,29 @@ class Task:
 
     @classmethod
     def random(
-        cls, net: Net, rows: int, *, lr: float = 0.01, momentum: float = 0.0, seed: int = 0
+        cls,
+        net: Net,
+        rows: int,
+        *,
+        lr: float = 0.01,
+        momentum: float = 0.0,
+        seed: int = 0,
+        features_from: str = "",
     ) -> Task:
-        """Draw weights, samples uniform in [0, 1), `rows` at most, and labels."""
+        """Draw weights, samples uniform in [0, 1), `rows` at most, and labels; or take samples from a file.
+
+        Raises
+        ------
+        ValueError
+            If the file's "x" is no float32 array of the network's features, or has fewer rows than a batch.
+        """
         rows = min(rows, net.rows)
         rng = np.random.default_rng([seed, 1])
-        x = rng.random((rows, net.sizes[0]), np.float32)
+        if features_from:
+            x = _features(features_from, net)[:rows]
+            rows = len(x)
+        else:
+            x = rng.random((rows, net.sizes[0]), np.float32)
         y = rng.integers(net.sizes[-1], size=rows)
         return cls(net.model([seed, 0]), x, y, net.batch, lr, momentum, seed)
 
@@ -96,3 +114,18 @@ class Task:
     def loader(self) -> DataLoader:
         """Full mini-batches in the same order for every rival."""
         return DataLoader((self.x, self.y), batch_size=self.batch, drop_last=True, rng=self.seed)
+
+
+def _features(path: str, net: Net) -> Array:
+    """Read what `examples/imdb.py --features N` writes."""
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            x: Array = found["x"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"cannot read features from {path!r}: {error}") from None
+    if x.ndim != 2 or x.shape[1] != net.sizes[0] or x.dtype != np.float32 or len(x) < net.batch:
+        raise ValueError(
+            f"{path!r}: expected float32 features (n, {net.sizes[0]}) with n >= {net.batch}; got {x.dtype} {x.shape}. "
+            f"Write them with examples/imdb.py --features {net.sizes[0]}."
+        )
+    return np.ascontiguousarray(x)

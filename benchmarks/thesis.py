@@ -53,6 +53,7 @@ class Settings:
     pause: float = _common.PAUSE
     rivals: tuple[str, ...] = KNOWN
     lr: float = 0.01
+    features_from: str = ""
     seed: int = 0
 
 
@@ -93,6 +94,7 @@ def _passes(
         pause=settings.pause,
         lr=settings.lr,
         seed=settings.seed,
+        features_from=settings.features_from,
     )
     entry = training.one_net(of_training, name, rivals, bar)
     bar.set_postfix_str(f"{name}: sections")
@@ -104,7 +106,9 @@ def sections(settings: Settings, net: str) -> dict[str, dict[str, float]]:
 
     A plan is built in the first pass and found again in the others, of which the medians are taken.
     """
-    task = Task.random(NETS[net], 1024, lr=settings.lr, seed=settings.seed)
+    task = Task.random(
+        NETS[net], 1024, lr=settings.lr, seed=settings.seed, features_from=settings.features_from
+    )
     with ns.profile() as first:
         step = _networks.sparse(task)
         step()
@@ -171,6 +175,12 @@ def parser() -> argparse.ArgumentParser:
         "--epochs", type=_common.at_least(0), default=d.epochs, help="of the loss curves, 20"
     )
     p.add_argument("--samples", type=size, default=d.samples, help="of the loss curves")
+    p.add_argument(
+        "--features-from",
+        default=d.features_from,
+        metavar="FILE",
+        help="reviews of examples/imdb.py --features N; name the same N as --features",
+    )
     p.add_argument("--threads", type=size, default=d.threads, help="default %(default)s")
     p.add_argument("--repeats", type=_common.at_least(3), default=d.repeats, help="runs, >= 3")
     rivals = _common.names(KNOWN, "rival")

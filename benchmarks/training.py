@@ -50,6 +50,7 @@ class Settings:
     pause: float = _common.PAUSE
     rivals: tuple[str, ...] = ("nnsparse", "dense", "numpy", "torch")
     sparsities: tuple[float, ...] = ()
+    features_from: str = ""
     seed: int = 0
 
 
@@ -101,7 +102,12 @@ def one_net(
     net = NETS[name]
     bar.set_postfix_str(f"{name}: setting up")
     task = Task.random(
-        net, settings.rows, lr=settings.lr, momentum=settings.momentum, seed=settings.seed
+        net,
+        settings.rows,
+        lr=settings.lr,
+        momentum=settings.momentum,
+        seed=settings.seed,
+        features_from=settings.features_from,
     )
     steps: dict[str, Step] = {label: rival.make(task) for label, rival in rivals.items()}
     losses = {rival: [step() for _ in range(CHECKED)] for rival, step in steps.items()}
@@ -215,6 +221,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--threads", type=size, default=d.threads, help="default %(default)s")
     p.add_argument("--repeats", type=_common.at_least(3), default=d.repeats, help="rounds, >= 3")
     p.add_argument("--calls", type=size, default=d.calls, help="timed steps per round, default 10")
+    p.add_argument(
+        "--features-from",
+        default=d.features_from,
+        metavar="FILE",
+        help="samples of examples/imdb.py --features N, for square-N",
+    )
     p.add_argument("--seed", type=_common.at_least(0), default=d.seed, help="default 0")
     _program.add_outputs(p)
     return p

@@ -63,6 +63,14 @@ def at_least(lowest: int) -> Callable[[str], int]:
     return count
 
 
+def input_file(text: str) -> Path:
+    """Return the path of a file that is there, for argparse."""
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"no such file: {text!r}")
+    return path
+
+
 def output_file(text: str) -> Path:
     """Return a path that can be written, for argparse: what is wrong with it shows before the training."""
     path = Path(text)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import at_least, load_digits, output_file, table
+from _common import at_least, input_file, load_digits, output_file, table
 
 import nnsparse as ns
 from nnsparse import graph_challenge as gc
@@ -42,9 +42,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     p.add_argument("--layers", type=at_least(1), default=120, help="officially 120, 480 or 1920")
     p.add_argument("--variant", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     p.add_argument("--data", choices=["auto", "mnist", "digits"], default="auto")
-    p.add_argument("--images", type=Path, help="an official file, instead of --data")
+    p.add_argument("--images", type=input_file, help="an official file, instead of --data")
     p.add_argument("--weights", type=Path, help="a folder of official files n1024-l1.tsv ...")
-    p.add_argument("--categories", type=Path, help="an official file to compare with")
+    p.add_argument("--categories", type=input_file, help="an official file to compare with")
     p.add_argument("--limit", type=at_least(1), default=60_000, help="the first images only")
     p.add_argument("--batch", type=at_least(1), help="most images at a time")
     p.add_argument("--memory", type=float, default=4.0, help="GB for weights and activations")

@@ -3,7 +3,8 @@
 Beside the network with random sparse hidden layers train the same one dense, and, with --recipe, one whose sparsity
 moves. The reviews are IMDb's 50 000; where they cannot be had, embedded, generated ones stand in.
 Try `--ngrams 2 --vocabulary 200000`, or `--hidden 1024 1024 1024 --recipe rigl agp`. With `--features 2048` nothing is
-trained: frozen features of 1024 reviews are written for `python -m benchmarks.thesis --features-from FILE`.
+trained: frozen features of 1024 reviews are written, for `python -m benchmarks.thesis --features 2048
+--features-from imdb-2048.npz`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from _common import at_least, load_reviews
+from _common import at_least, load_reviews, output_file
 from _sparse import Data, Network, compare, parse
 from _sparse_report import finish
 
@@ -38,7 +39,7 @@ def options() -> argparse.ArgumentParser:
     p.add_argument("--length", type=at_least(1), default=800, help="words kept of a review")
     p.add_argument("--dim", type=at_least(1), default=64, help="columns of the embedding")
     p.add_argument("--features", type=at_least(1), metavar="N", help="write N frozen features")
-    p.add_argument("--out", type=Path, help="where to; default imdb-N.npz")
+    p.add_argument("--out", type=output_file, help="where to; default imdb-N.npz")
     return p
 
 

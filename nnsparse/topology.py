@@ -644,5 +644,11 @@ def check_scipy(matrix: Any) -> None:
                     raise ValueError(f"{len(matrix.data)} values but {len(index)} {name} indices")
                 if len(index) and (index.min() < 0 or index.max() >= size):
                     raise ValueError(f"{name} indices must be from 0 to {size - 1}")
+        elif matrix.format == "lil":
+            for columns, values in zip(matrix.rows, matrix.data, strict=True):
+                if len(columns) != len(values):
+                    raise ValueError(f"a row has {len(values)} values but {len(columns)} columns")
+                if columns and not 0 <= min(columns) <= max(columns) < matrix.shape[1]:
+                    raise ValueError(f"columns must be from 0 to {matrix.shape[1] - 1}")
     except ValueError as error:
         raise ValueError(f"the SciPy matrix is inconsistent: {error}") from error

@@ -153,6 +153,9 @@ def _floats(text: NDArray[np.uint8], starts: Ints, lengths: Ints) -> NDArray[np.
     windows = np.ndarray(text.size - width + 1, f"S{width}", text.data, strides=(1,))
     fields = windows[starts]
     characters = fields.view(np.uint8).reshape(starts.size, width)
+    within = characters[np.arange(width) < lengths[:, None]]
+    if ((within == ord("_")) | (within == ord(" "))).any():
+        return None  # Python reads these as numbers, TSV does not mean them
     try:
         if lengths.min() == width and (characters == characters[0]).all():
             return np.full(starts.size, float(bytes(characters[0])))
@@ -187,6 +190,8 @@ def _parse_slowly(
         for axis, (name, limit) in enumerate((("row", n_rows), ("column", n_columns))):
             numbers[axis, i] = integer(path, line, name, fields[axis], limit)
         try:
+            if b"_" in fields[2] or b" " in fields[2]:
+                raise ValueError
             values[i] = float(fields[2])
         except ValueError:
             refuse(path, line, "a number as value", shown(fields[2]))

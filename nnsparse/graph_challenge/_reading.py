@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from nnsparse.topology import check_scipy
+
 Array = NDArray[Any]
 
 
@@ -109,20 +111,8 @@ def _checked(images: Any, n: int) -> Piece:
         )
     if images.dtype.kind not in "fiub":
         raise TypeError(f"expected images of real numbers; got {images.dtype}. Pass float32.")
+    check_scipy(images)
     csr: Any = images.tocsr()
-    indptr, indices = csr.indptr, csr.indices
-    if (
-        indptr[0] != 0
-        or indptr[-1] > min(indices.size, csr.data.size)
-        or (np.diff(indptr) < 0).any()
-    ):
-        raise ValueError("expected an indptr of images that begins with 0 and never decreases.")
-    used = indices[: indptr[-1]]
-    if used.size and not 0 <= used.min() <= used.max() < n:
-        raise ValueError(
-            f"expected images with indices from 0 to {n - 1}; got {used.min()} to {used.max()}. "
-            "Do they count from one? Subtract it."
-        )
     if not csr.has_canonical_format:
         csr = csr.copy()
         csr.sum_duplicates()

@@ -373,3 +373,11 @@ def test_the_official_categories_of_1024_neurons_are_1812(tmp_path):
     assert ids.size == 1812
     write_categories(tmp_path / "c.tsv", ids)
     assert (tmp_path / "c.tsv").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("value", ["1_0", " 1", "1 "])
+def test_what_only_python_reads_as_a_number_is_refused(tmp_path, value):
+    path = tmp_path / "layer.tsv"
+    path.write_text(f"1\t1\t0.5\n2\t1\t{value}\n")
+    with pytest.raises(ValueError, match="line 2: expected a number as value"):
+        read_layer(path, 4)
