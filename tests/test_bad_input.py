@@ -69,7 +69,11 @@ BAD_INPUT = {
     "complex numbers": (X + 1j, TypeError, "real numbers; got dtype complex"),
     "dates": (np.zeros((40, 12), "M8[s]"), TypeError, "real numbers; got dtype datetime64"),
     "nothing": (None, TypeError, "real numbers; got dtype object"),
-    "a sparse matrix of the wrong shape": (sparse.csr_array(X[:, :3]), ValueError, r"got \(40, 3\)"),
+    "a sparse matrix of the wrong shape": (
+        sparse.csr_array(X[:, :3]),
+        ValueError,
+        r"got \(40, 3\)",
+    ),
     "a plain tensor of the wrong shape": (tensor(X[:, :3]), ValueError, r"got \(40, 3\)"),
     "a plain tensor of one sample": (tensor(X[0]), ValueError, "One sample"),
 }
