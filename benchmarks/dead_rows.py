@@ -43,7 +43,7 @@ class Settings:
     sparsity: float = 0.95
     batch: int = 2048
     threads: int = min(2, os.cpu_count() or 1)
-    repeats: int = 9
+    repeats: int = 5
     calls: int = 2
     pause: float = _common.PAUSE
     seed: int = 0
