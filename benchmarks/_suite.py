@@ -160,7 +160,12 @@ PARTS: Mapping[str, Entry] = {
         {"text": text.Settings()},
         {
             "text": text.Settings(
-                nets=("words", "sparse"), seeds=1, samples=4000, data="generated", loading=False
+                nets=("words", "sparse"),
+                seeds=1,
+                samples=12_000,
+                batch=32,
+                data="generated",
+                loading=False,
             )
         },
     ),

@@ -7,7 +7,7 @@ import pytest
 from benchmarks import dead_rows, text
 from benchmarks._text_report import goal
 
-FEW = ["--data", "generated", "--samples", "1500", "--seeds", "2", "--no-loading"]
+FEW = ["--data", "generated", "--samples", "8000", "--batch", "32", "--seeds", "2", "--no-loading"]
 
 
 def test_a_sparse_and_a_dense_network_learn_and_are_reported(tmp_path, capsys):
