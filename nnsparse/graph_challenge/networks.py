@@ -211,8 +211,7 @@ def check_finite(values: NDArray[Any]) -> None:
     if bad.any():
         place = int(np.argmax(bad))
         raise ValueError(
-            f"a layer's values are finite float32 numbers; got {values[place]} at {place}. "
-            "Remove or repair it."
+            f"expected finite float32 numbers; got {values[place]} at {place}. Remove or repair it."
         )
 
 

@@ -49,7 +49,7 @@ def compile(
         How to store the weights; None keeps theirs. Arithmetic, biases and the output stay in the model's dtype.
     skip_dead : bool
         Whether samples that are all zero leave behind the 1st, 2nd, 4th, 8th, ... ReLU: one call from each of these to
-        the next, and no more work for them. It pays where many of them die.
+        the next, and no more work for them. It pays where many of them die. Such a model cannot be saved.
 
     Returns
     -------

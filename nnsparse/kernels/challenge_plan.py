@@ -14,9 +14,8 @@ from nnsparse import jit
 from nnsparse.simd import item, put
 from nnsparse.simd_quads import MASKS
 
-FINE, RANGE, ORDER, FINITE = range(
-    4
-)  # faults: an input out of range, not ascending, a weight not finite
+# Faults: an input out of range, not ascending, a weight not finite
+FINE, RANGE, ORDER, FINITE = range(4)
 _NONE = 2**62  # behind every input
 
 

@@ -1,7 +1,8 @@
 """Mini-batches of sparse rows: gathered from a user's matrix or token array, scaled, and sorted by column.
 
 A mini-batch is `indptr` (batch + 1,), `indices` (nnz,) and `values` (nnz,) as in CSR; columns may repeat within a row
-and stand in any order. Arrays that are written may be longer than what is written. The products are in `csr_products`.
+and stand in any order. Arrays that are written may be longer than what is written. The products are in `csr_table` and
+`csr_weights`.
 """
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
@@ -106,9 +107,7 @@ def sort_by_column(
         column = item(indices, k)
         put(cursors, column, item(cursors, column) + 1)
     n, at = 0, 0
-    for column in range(
-        cursors.size
-    ):  # without a branch: nobody can predict which columns are used
+    for column in range(cursors.size):  # no branch: nobody can predict which columns are used
         count = item(cursors, column)
         put(used, n, column)
         put(starts, n, at)

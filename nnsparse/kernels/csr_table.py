@@ -28,9 +28,6 @@ from nnsparse.simd import (
 from nnsparse.simd_block import load_rows, store_rows, transpose
 
 SIDE = 16  # samples and outputs of the blocks that are transposed in registers
-EXTRA = (
-    SIDE + 1
-) * SIDE  # numbers that `dense_forward` and `dense_gradient` need beside their packed rows
 
 
 @jit.inline

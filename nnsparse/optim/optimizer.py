@@ -105,8 +105,7 @@ class Optimizer(ABC):
                 continue
             self._counts[index] += 1
             if isinstance(grad, RowGradient):
-                if self._takes_rows():
-                    self._update_rows(param, grad)
+                if self._update_rows(param, grad):
                     continue
                 grad = np.asarray(grad)
             p, g, count = data.reshape(-1), grad.reshape(-1), self._counts[index]
@@ -185,13 +184,9 @@ class Optimizer(ABC):
                 param.buffers.pop(slot, None)
             param.buffers.update(own)
 
-    def _takes_rows(self) -> bool:
-        """Whether rows without a gradient stay as they are, so that `_update_rows` can do the whole update."""
+    def _update_rows(self, param: Parameter, gradient: RowGradient) -> bool:
+        """Update the rows that the gradient has and return True, if the others stay as they are; else do nothing."""
         return False
-
-    def _update_rows(self, param: Parameter, gradient: RowGradient) -> None:
-        """Update the rows of the parameter that the gradient has."""
-        raise NotImplementedError
 
     @abstractmethod
     def _update(self, param: Parameter, p: NDArray[Any], g: NDArray[Any], count: int) -> None:

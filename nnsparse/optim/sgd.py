@@ -112,10 +112,9 @@ class SGD(Optimizer):
         kernel = kernels.sgd if p.size < PARALLEL_FROM else kernels.sgd_parallel
         kernel(p, g, m, self._lr, s.momentum, s.dampening, s.weight_decay, s.nesterov, first)
 
-    def _takes_rows(self) -> bool:
-        return not (self.settings.momentum or self.settings.weight_decay)
-
-    def _update_rows(self, param: Parameter, gradient: RowGradient) -> None:
+    def _update_rows(self, param: Parameter, gradient: RowGradient) -> bool:
+        if self.settings.momentum or self.settings.weight_decay:
+            return False
         update: Callable[..., Any] = sgd_rows
         recorder = None if trace.active is None else trace.current()
         if recorder is not None:
@@ -123,3 +122,4 @@ class SGD(Optimizer):
             recorder.entry(name, "write-back").nbytes += 3 * gradient.nbytes
             update = recorder.call(name, "write-back", sgd_rows)
         update(param.data.reshape(-1), gradient.rows, gradient.values, self._lr)
+        return True
