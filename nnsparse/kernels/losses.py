@@ -2,8 +2,9 @@
 
 All take logits z (n_tiles, n, lanes), of which only the first `batch` samples count, and write all
 of d, the gradient of the loss with respect to z; its padded lanes become zero. A plain array
-(batch, n) is handed over as the strided view (1, n, batch). The loss of each sample is kept in
-float64 and added up in the order of the samples, so that threads do not show in any bit.
+(batch, n) is handed over as the strided view (1, n, batch). Weights (batch,) float64 are 1/batch for
+the mean over samples. The loss of each sample is kept in float64 and added up in the order of the
+samples, so that threads do not show in any bit.
 """
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
@@ -47,8 +48,8 @@ def _softmax(z, tile, first, last, peaks, sums, d):
 
 
 @jit.parallel
-def cross_entropy(z, labels, smoothing, weight, peaks, sums, losses, d):
-    """Return weight · Σ_b −Σ_c q_bc log softmax(z_b)_c and write its gradient weight·(softmax − q).
+def cross_entropy(z, labels, smoothing, weights, peaks, sums, losses, d):
+    """Return −Σ_b w_b Σ_c q_bc log softmax(z_b)_c and write its gradient w_b·(softmax − q).
 
     Parameters
     ----------
@@ -56,8 +57,9 @@ def cross_entropy(z, labels, smoothing, weight, peaks, sums, losses, d):
         Logits; gradient, written.
     labels : (batch,) integers
         From 0 to n − 1. q is 1 − smoothing at the label plus smoothing/n everywhere.
-    smoothing, weight : float
-        Weight is 1/batch for the mean.
+    smoothing : float
+    weights : (batch,) float64
+        w.
     peaks : (n_tiles·lanes,), dtype of z
         Scratch.
     sums, losses : (n_tiles·lanes,) float64
@@ -77,26 +79,27 @@ def cross_entropy(z, labels, smoothing, weight, peaks, sums, losses, d):
         for lane in range(first, last):
             b = start + lane
             losses[b] = math.log(sums[b]) - (1 - smoothing) * (z[tile, labels[b], lane] - peaks[b])
-            sums[b] = weight / sums[b]
+            sums[b] = weights[b] / sums[b]
         for c in range(n):
             if smoothing > 0:
                 for lane in range(first, last):
                     losses[start + lane] -= uniform * (z[tile, c, lane] - peaks[start + lane])
             for lane in range(first, last):
-                d[tile, c, lane] = d[tile, c, lane] * sums[start + lane] - weight * uniform
+                b = start + lane
+                d[tile, c, lane] = d[tile, c, lane] * sums[b] - weights[b] * uniform
             for lane in range(last, end):
                 d[tile, c, lane] = 0
         for lane in range(first, last):
-            d[tile, labels[start + lane], lane] -= weight * (1 - smoothing)
+            d[tile, labels[start + lane], lane] -= weights[start + lane] * (1 - smoothing)
     total = 0.0
     for b in range(batch):
-        total += losses[b]
-    return total * weight
+        total += losses[b] * weights[b]
+    return total
 
 
 @jit.parallel
-def squared_error(z, targets, weight, losses, d):
-    """Return weight · Σ (z − t)² and write its gradient 2·weight·(z − t); targets (batch, n)."""
+def squared_error(z, targets, weights, losses, d):
+    """Return Σ_b w_b Σ (z − t)² and write its gradient 2·w_b·(z − t); targets (batch, n)."""
     n_tiles, n, lanes = z.shape
     batch = targets.shape[0]
     n_chunks = (lanes + CHUNK - 1) // CHUNK
@@ -112,18 +115,18 @@ def squared_error(z, targets, weight, losses, d):
             for lane in range(first, last):
                 error = z[tile, c, lane] - targets[start + lane, c]
                 losses[start + lane] += float(error) * error
-                d[tile, c, lane] = 2 * weight * error
+                d[tile, c, lane] = 2 * weights[start + lane] * error
             for lane in range(last, end):
                 d[tile, c, lane] = 0
     total = 0.0
     for b in range(batch):
-        total += losses[b]
-    return total * weight
+        total += losses[b] * weights[b]
+    return total
 
 
 @jit.parallel
-def logistic(z, targets, weight, losses, d):
-    """Return weight · Σ log(1 + e^z) − t·z and write its gradient weight·(sigmoid(z) − t).
+def logistic(z, targets, weights, losses, d):
+    """Return Σ_b w_b Σ log(1 + e^z) − t·z and write its gradient w_b·(sigmoid(z) − t).
 
     Targets (batch, n) from 0 to 1. Written with e^−|z|, which cannot overflow.
     """
@@ -145,10 +148,10 @@ def logistic(z, targets, weight, losses, d):
                 small = math.exp(-abs(x))
                 losses[start + lane] += max(x, 0.0) - t * x + math.log1p(small)
                 p = 1 / (1 + small) if x >= 0 else small / (1 + small)
-                d[tile, c, lane] = weight * (p - t)
+                d[tile, c, lane] = weights[start + lane] * (p - t)
             for lane in range(last, end):
                 d[tile, c, lane] = 0
     total = 0.0
     for b in range(batch):
-        total += losses[b]
-    return total * weight
+        total += losses[b] * weights[b]
+    return total

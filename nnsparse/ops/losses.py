@@ -26,7 +26,12 @@ Slope: TypeAlias = Callable[[Tensor], Tensor]
 
 
 def cross_entropy(
-    logits: Tensor, labels: ArrayLike, label_smoothing: float = 0.0, reduction: str = "mean"
+    logits: Tensor,
+    labels: ArrayLike,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    sample_weight: ArrayLike | None = None,
+    class_weight: ArrayLike | None = None,
 ) -> Tensor:
     """Return the softmax cross-entropy −Σ_c q_c log softmax(logits)_c, mean or sum over samples.
 
@@ -39,7 +44,12 @@ def cross_entropy(
     label_smoothing : float in [0, 1)
         ε: q is 1 − ε at the label, plus ε / n_classes at every class.
     reduction : "mean" or "sum"
-        Over the samples.
+        Over the samples: Σ w_i l_i / Σ w_i (0 if all weights are 0), or Σ w_i l_i.
+    sample_weight : (batch,) numbers, optional
+        At least 0; default: 1.
+    class_weight : (n_classes,) numbers, optional
+        At least 0; a sample's weight is multiplied by its label's. (With label smoothing, torch instead weighs each
+        class's part of the target.)
 
     Returns
     -------
@@ -51,7 +61,7 @@ def cross_entropy(
     TypeError
         If the labels are not integers.
     ValueError
-        If a shape or label is wrong, the batch is empty, or label_smoothing is not in [0, 1).
+        If a shape, label or weight is wrong, the batch is empty, or label_smoothing is not in [0, 1).
 
     Notes
     -----
@@ -67,14 +77,19 @@ def cross_entropy(
     classes = _labels(labels, batch, n)
     check_smoothing(label_smoothing)
     z, d, data = _buffers(logits)
-    weight = _weight("cross_entropy", reduction, batch)
+    weights = _weights(
+        "cross_entropy",
+        reduction,
+        batch,
+        with_class_weight(classes, sample_weight, class_weight, n),
+    )
     lanes = z.shape[0] * z.shape[2]
     scratch = tiles.empty((2, lanes), np.float64)
     total = kernels.cross_entropy(
         z,
         classes,
         float(label_smoothing),
-        weight,
+        weights,
         tiles.empty((lanes,), z.dtype),
         scratch[0],
         scratch[1],
@@ -86,12 +101,17 @@ def cross_entropy(
         target[np.arange(batch), classes] += x.dtype.type(1.0 - label_smoothing)
         powers = exp(subtract(x, x.data.max(axis=1, keepdims=True)))
         softmax = divide(powers, arithmetic.sum(powers, 1, keepdims=True))
-        return multiply(subtract(softmax, target), weight)
+        return multiply(subtract(softmax, target), _column(weights, x))
 
     return _loss(total, logits, data, slope)
 
 
-def mse(logits: Tensor, targets: ArrayLike, reduction: str = "mean") -> Tensor:
+def mse(
+    logits: Tensor,
+    targets: ArrayLike,
+    reduction: str = "mean",
+    sample_weight: ArrayLike | None = None,
+) -> Tensor:
     """Return the squared error (x − t)², mean over all elements, or their sum.
 
     Parameters
@@ -102,21 +122,28 @@ def mse(logits: Tensor, targets: ArrayLike, reduction: str = "mean") -> Tensor:
         What the outputs should be.
     reduction : "mean" or "sum"
         Over samples and outputs.
+    sample_weight : (batch,) numbers, optional
+        At least 0; default: 1. The mean is then Σ w_i l_i / Σ w_i (0 if all weights are 0), l_i a sample's mean.
     """
     values = _targets("mse", targets, logits)
-    weight = _weight("mse", reduction, values.size)
+    weights = _weights("mse", reduction, len(values), sample_weight, values.shape[1])
     z, d, data = _buffers(logits)
     total = kernels.squared_error(
-        z, values, weight, tiles.empty((z.shape[0] * z.shape[2],), np.float64), d
+        z, values, weights, tiles.empty((z.shape[0] * z.shape[2],), np.float64), d
     )
 
     def slope(x: Tensor) -> Tensor:
-        return multiply(subtract(x, values.reshape(x.shape)), 2.0 * weight)
+        return multiply(subtract(x, values.reshape(x.shape)), _column(2.0 * weights, x))
 
     return _loss(total, logits, data, slope)
 
 
-def bce_with_logits(logits: Tensor, targets: ArrayLike, reduction: str = "mean") -> Tensor:
+def bce_with_logits(
+    logits: Tensor,
+    targets: ArrayLike,
+    reduction: str = "mean",
+    sample_weight: ArrayLike | None = None,
+) -> Tensor:
     """Return the binary cross-entropy −t log p − (1 − t) log(1 − p) of p = sigmoid(logits).
 
     Parameters
@@ -127,6 +154,8 @@ def bce_with_logits(logits: Tensor, targets: ArrayLike, reduction: str = "mean")
         Probabilities that the outputs should give.
     reduction : "mean" or "sum"
         Over samples and outputs.
+    sample_weight : (batch,) numbers, optional
+        At least 0; default: 1. The mean is then Σ w_i l_i / Σ w_i (0 if all weights are 0), l_i a sample's mean.
     """
     values = _targets("bce_with_logits", targets, logits)
     if values.min() < 0 or values.max() > 1:
@@ -134,14 +163,14 @@ def bce_with_logits(logits: Tensor, targets: ArrayLike, reduction: str = "mean")
             f"bce_with_logits expects targets from 0 to 1; got {values.min():g} to "
             f"{values.max():g}. Classes 0 .. n - 1? Use cross_entropy."
         )
-    weight = _weight("bce_with_logits", reduction, values.size)
+    weights = _weights("bce_with_logits", reduction, len(values), sample_weight, values.shape[1])
     z, d, data = _buffers(logits)
     total = kernels.logistic(
-        z, values, weight, tiles.empty((z.shape[0] * z.shape[2],), np.float64), d
+        z, values, weights, tiles.empty((z.shape[0] * z.shape[2],), np.float64), d
     )
 
     def slope(x: Tensor) -> Tensor:
-        return multiply(subtract(sigmoid(x), values.reshape(x.shape)), weight)
+        return multiply(subtract(sigmoid(x), values.reshape(x.shape)), _column(weights, x))
 
     return _loss(total, logits, data, slope)
 
@@ -187,12 +216,56 @@ def check_smoothing(label_smoothing: float) -> None:
         )
 
 
-def _weight(function: str, reduction: str, count: int) -> float:
-    if reduction == "mean":
-        return 1.0 / count
+def with_class_weight(
+    labels: Array, sample_weight: ArrayLike | None, class_weight: ArrayLike | None, n: int
+) -> ArrayLike | None:
+    """Return the weights of samples (batch,) times those of their checked labels, None where all are 1."""
+    if class_weight is None:
+        return sample_weight
+    factors = check_weights("class_weight", class_weight, n, "one per class")[labels]
+    if sample_weight is None:
+        return factors
+    return factors * check_weights("sample_weight", sample_weight, labels.size, "one per sample")
+
+
+def check_weights(name: str, weights: ArrayLike, n: int | None, what: str) -> Array:
+    """Return weights as float64 (n,), or raise TypeError or ValueError; n None: any number of them."""
+    given: Any = np.asarray(weights)
+    if given.dtype.kind not in "fiub":
+        raise TypeError(f"expected {name} as real numbers; got dtype {given.dtype}.")
+    if given.ndim != 1 or n not in (None, given.size):
+        shape = "(n,)" if n is None else f"({n},)"
+        raise ValueError(f"expected {name} of shape {shape}, {what}; got {given.shape}.")
+    found: Array = np.ascontiguousarray(given, np.float64)
+    if found.size and not (found.min() >= 0.0 and found.max() < np.inf):
+        bad = int(np.argmax(~((found >= 0.0) & (found < np.inf))))
+        raise ValueError(f"expected {name} finite and at least 0; got {found[bad]:g} at {bad}.")
+    return found
+
+
+def _weights(
+    function: str,
+    reduction: str,
+    batch: int,
+    sample_weight: ArrayLike | None,
+    n_outputs: int = 1,
+) -> Array:
+    """Return what each sample's loss is multiplied by, (batch,) float64."""
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f'{function} expects reduction "mean" or "sum"; got {reduction!r}.')
+    if sample_weight is None:
+        return np.full(batch, 1.0 / (batch * n_outputs) if reduction == "mean" else 1.0)
+    weights = check_weights("sample_weight", sample_weight, batch, "one per sample")
     if reduction == "sum":
-        return 1.0
-    raise ValueError(f'{function} expects reduction "mean" or "sum"; got {reduction!r}.')
+        return weights
+    total = float(weights.sum())
+    return weights / (total * n_outputs) if total > 0.0 else np.zeros(batch)
+
+
+def _column(weights: Array, x: Tensor) -> Array:
+    """Return weights (batch,) so that they multiply the rows of x, (batch, n) or (batch,)."""
+    column: Array = weights.reshape((-1,) + (1,) * (x.data.ndim - 1))
+    return column.astype(x.dtype)
 
 
 def _logits_shape(function: str, logits: Tensor) -> tuple[int, int]:

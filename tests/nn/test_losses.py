@@ -28,9 +28,42 @@ def test_a_loss_object_is_its_function() -> None:
 
 
 def test_settings_are_checked_at_once_and_printed() -> None:
-    assert repr(CrossEntropyLoss(label_smoothing=0.1)) == "CrossEntropyLoss(label_smoothing=0.1)"
+    loss = CrossEntropyLoss(label_smoothing=0.1, class_weight=[1, 2])
+    assert repr(loss) == "CrossEntropyLoss(label_smoothing=0.1, class_weight=(1.0, 2.0))"
     with pytest.raises(ValueError, match="label_smoothing"):
         CrossEntropyLoss(1.0)
+
+
+@pytest.mark.parametrize(
+    ("weights", "error", "message"),
+    [
+        ([0, 0], ValueError, "class_weight with at least one number above 0"),
+        ([1, -1], ValueError, "class_weight finite and at least 0; got -1 at 1"),
+        ([1, np.nan], ValueError, "class_weight finite and at least 0; got nan at 1"),
+        ([[1, 2]], ValueError, r"class_weight of shape \(n,\), one per class; got \(1, 2\)"),
+        (["a"], TypeError, "class_weight as real numbers; got dtype <U1"),
+    ],
+)
+def test_bad_class_weights_are_refused_at_once(weights, error, message) -> None:
+    with pytest.raises(error, match=message):
+        CrossEntropyLoss(class_weight=weights)
+
+
+def test_a_whole_batch_is_the_mean_of_its_parts_by_their_total_weight() -> None:
+    weight = rng.uniform(0, 2, 6)
+    for loss, y in [
+        (CrossEntropyLoss(class_weight=[1, 3, 0.5]), LABELS),
+        (CrossEntropyLoss(), LABELS),
+        (MSELoss(), SHARES),
+        (BCEWithLogitsLoss(), SHARES),
+    ]:
+        for w in (None, weight):
+            parts = [slice(0, 2), slice(2, 6)]
+            own = [None if w is None else w[part] for part in parts]
+            values = [loss(tensor(Z[p]), y[p], o).item() for p, o in zip(parts, own, strict=True)]
+            totals = [loss.total_weight(y[p], o) for p, o in zip(parts, own, strict=True)]
+            assert sum(totals) == pytest.approx(loss.total_weight(y, w))
+            assert np.average(values, weights=totals) == pytest.approx(loss(tensor(Z), y, w).item())
 
 
 @pytest.mark.parametrize(

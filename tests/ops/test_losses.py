@@ -16,6 +16,7 @@ rng = np.random.default_rng(2)
 Z = rng.standard_normal((5, 3)) * 2
 LABELS = np.array([0, 2, 1, 1, 2])
 SHARES = rng.uniform(0.0, 1.0, (5, 3))
+WEIGHTS = np.array([1.0, 0.5, 0.0, 3.0, 2.0])
 LOSSES = {
     "cross_entropy": (lambda z: cross_entropy(z, LABELS)),
     "smoothed": (lambda z: cross_entropy(z, LABELS, 0.1)),
@@ -24,6 +25,9 @@ LOSSES = {
     "mse sum": (lambda z: mse(z, SHARES, reduction="sum")),
     "bce": (lambda z: bce_with_logits(z, SHARES)),
     "bce sum": (lambda z: bce_with_logits(z, SHARES, reduction="sum")),
+    "weighted cross_entropy": (lambda z: cross_entropy(z, LABELS, 0.1, "mean", WEIGHTS, [1, 2, 0])),
+    "weighted mse": (lambda z: mse(z, SHARES, "mean", WEIGHTS)),
+    "weighted bce": (lambda z: bce_with_logits(z, SHARES, "sum", WEIGHTS)),
 }
 each = pytest.mark.parametrize("name", LOSSES)
 
@@ -276,3 +280,62 @@ def test_arguments_of_the_wrong_kind_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match='reduction "mean" or "sum"'):
             loss(tensor(Z), "none")
+
+
+# ---------------------------------------------------------------- weights
+
+
+@pytest.mark.parametrize("function", [cross_entropy, mse, bce_with_logits])
+def test_a_weight_of_two_is_the_sample_twice_and_of_zero_is_none(function) -> None:
+    times = np.array([1, 2, 0, 3, 1])
+    targets = LABELS if function is cross_entropy else SHARES
+    again = np.repeat(np.arange(5), times)
+    one, many = tensor(Z, requires_grad=True), tensor(Z[again], requires_grad=True)
+    weighted = function(one, targets, sample_weight=times)
+    repeated = function(many, targets[again])
+    assert weighted.item() == pytest.approx(repeated.item(), rel=1e-12)
+    slopes = np.zeros_like(Z)
+    np.add.at(slopes, again, grad(repeated, [many])[0])
+    np.testing.assert_allclose(grad(weighted, [one])[0], slopes, atol=1e-14)
+
+
+def test_class_weights_are_torchs() -> None:
+    torch = pytest.importorskip("torch")
+    weights = [0.5, 2.0, 1.0]
+    expected = torch.nn.functional.cross_entropy(
+        torch.tensor(Z), torch.tensor(LABELS), weight=torch.tensor(weights, dtype=torch.float64)
+    )
+    found = cross_entropy(tensor(Z), LABELS, class_weight=weights)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_batch_whose_weights_are_all_zero_has_loss_and_gradient_zero(reduction) -> None:
+    for function, targets in ((cross_entropy, LABELS), (mse, SHARES), (bce_with_logits, SHARES)):
+        z = tensor(Z, requires_grad=True)
+        loss = function(z, targets, reduction=reduction, sample_weight=np.zeros(5))
+        assert loss.item() == 0
+        assert not grad(loss, [z])[0].any()
+
+
+@pytest.mark.parametrize(
+    ("weights", "error", "message"),
+    [
+        (np.ones(4), ValueError, r"sample_weight of shape \(5,\), one per sample; got \(4,\)"),
+        (np.ones((5, 1)), ValueError, r"sample_weight of shape \(5,\)"),
+        ([1, 1, -2, 1, 1], ValueError, "sample_weight finite and at least 0; got -2 at 2"),
+        ([1, 1, 1, 1, np.inf], ValueError, "got inf at 4"),
+        (["a"] * 5, TypeError, "sample_weight as real numbers"),
+    ],
+)
+def test_bad_sample_weights_are_refused(weights, error, message) -> None:
+    for function, targets in ((cross_entropy, LABELS), (mse, SHARES), (bce_with_logits, SHARES)):
+        with pytest.raises(error, match=message):
+            function(tensor(Z), targets, sample_weight=weights)
+
+
+def test_class_weights_need_one_number_per_class() -> None:
+    with pytest.raises(
+        ValueError, match=r"class_weight of shape \(3,\), one per class; got \(2,\)"
+    ):
+        cross_entropy(tensor(Z), LABELS, class_weight=[1, 2])
