@@ -16,16 +16,17 @@ Array = NDArray[Any]
 
 @final
 class DataLoader:
-    """Iterate over mini-batches `(Rows of X, y[...])`; of a sparse X, `SparseRows`.
+    """Iterate over mini-batches `(Rows of X, y[...])`; of a sparse X, `SparseRows`; with weights, `(x, y, w[...])`.
 
     The order of epoch e depends on (seed, e) only: every pass over the loader is the next epoch, and setting `epoch`
     repeats one.
 
     Parameters
     ----------
-    data : (X, y)
+    data : (X, y) or (X, y, sample_weight)
         X (n, n_features) of real numbers, an array or a scipy.sparse matrix; y (n,) or (n, n_targets). Kept by
-        reference, a sparse matrix as `SparseRows` keeps it.
+        reference, a sparse matrix as `SparseRows` keeps it. Weights (n,), at least 0, are what a loss multiplies each
+        sample with.
     batch_size : int
         Samples per mini-batch, at least 1.
     shuffle : bool
@@ -38,8 +39,8 @@ class DataLoader:
     Raises
     ------
     ValueError, TypeError
-        If X and y differ in length, are empty, have the wrong shape or dtype, batch_size is no integer >= 1, or
-        the seed is negative or not an integer.
+        If X, y and weights differ in length, are empty, have the wrong shape or dtype, all weights are 0, batch_size
+        is no integer >= 1, or the seed is negative or not an integer.
 
     Examples
     --------
@@ -50,15 +51,17 @@ class DataLoader:
 
     def __init__(
         self,
-        data: tuple[ArrayLike, ArrayLike],
+        data: tuple[Any, ...],
         *,
         batch_size: int,
         shuffle: bool = True,
         drop_last: bool = False,
         rng: np.random.Generator | int | None = None,
     ) -> None:
-        if not isinstance(data, tuple | list) or len(data) != 2:
-            raise TypeError("DataLoader expects a pair (X, y) as its first argument")
+        if not isinstance(data, tuple | list) or len(data) not in (2, 3):
+            raise TypeError(
+                "DataLoader expects (X, y) or (X, y, sample_weight) as its first argument"
+            )
         self.rows: AnyRows = rows_of(data[0])
         self.y: Array = np.asarray(data[1])
         if self.y.ndim not in (1, 2) or len(self.y) != len(self.rows):
@@ -70,6 +73,9 @@ class DataLoader:
             raise ValueError(
                 f"DataLoader expects at least one sample; X has shape {self.rows.shape}"
             )
+        self.sample_weight = (
+            checked_weights("DataLoader", data[2], len(self.y)) if len(data) == 3 else None
+        )
         if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer):
             raise TypeError(f"DataLoader expects an integer batch_size; got {batch_size!r}")
         if batch_size < 1:
@@ -100,12 +106,71 @@ class DataLoader:
         n = len(self.rows)
         return n // self.batch_size if self.drop_last else -(-n // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[AnyRows, Array]]:
-        order = self.order(self.epoch)
+    def __iter__(self) -> Iterator[Any]:
         self.epoch += 1
-        for i in range(len(self)):
+        return self.batches(self.epoch - 1)
+
+    def batches(self, epoch: int, first: int = 0) -> Iterator[Any]:
+        """Iterate over the mini-batches of an epoch, from number `first` on; `epoch` itself stays."""
+        order, w = self.order(epoch), self.sample_weight
+        for i in range(first, len(self)):
             index = order[i * self.batch_size : (i + 1) * self.batch_size]
-            yield self.rows.part(index), self.y[index]
+            part = self.rows.part(index), self.y[index]
+            yield part if w is None else (*part, w[index])
+
+    def split(self, fraction: float) -> tuple[DataLoader, DataLoader]:
+        """Return two loaders of this one's samples: without, and of only, a fraction drawn by the seed.
+
+        Parameters
+        ----------
+        fraction : float in (0, 1)
+            Of the samples, rounded; at least one is on each side.
+
+        Raises
+        ------
+        ValueError
+            If the fraction is not between 0 and 1, or there is one sample only.
+        """
+        n = len(self.rows)
+        if not 0.0 < fraction < 1.0:
+            raise ValueError(f"split expects a fraction above 0 and below 1; got {fraction!r}")
+        if n < 2:
+            raise ValueError("split expects two samples or more; got one")
+        held = min(max(1, round(fraction * n)), n - 1)
+        order = np.random.default_rng([self.seed, n, _SPLIT]).permutation(n)
+        return self._of(np.sort(order[held:])), self._of(np.sort(order[:held]))
+
+    def _of(self, index: NDArray[np.int64]) -> DataLoader:
+        """Return a loader like this one over some of the samples."""
+        own = self.rows.part(index), self.y[index]
+        return DataLoader(
+            own if self.sample_weight is None else (*own, self.sample_weight[index]),
+            batch_size=min(self.batch_size, index.size),
+            shuffle=self.shuffle,
+            drop_last=self.drop_last,
+            rng=self.seed,
+        )
+
+
+_SPLIT = 0x5B117  # keeps the draw of a split apart from the orders of the epochs
+
+
+def checked_weights(who: str, weights: ArrayLike, n: int) -> Array:
+    """Return the weights of n samples as float64 (n,), or say what `who` expects."""
+    given: Any = np.asarray(weights)
+    if given.dtype.kind not in "fiub":
+        raise TypeError(f"{who} expects real numbers as sample_weight; got {given.dtype}")
+    if given.shape != (n,):
+        raise ValueError(
+            f"{who} expects one weight per row, ({n},); got sample_weight of shape {given.shape}"
+        )
+    found: Array = np.ascontiguousarray(given, np.float64)
+    if not (found.min() >= 0 and found.max() < np.inf) or not found.any():
+        raise ValueError(
+            f"{who} expects sample_weight finite, at least 0, and above 0 somewhere; "
+            f"got {found.min():g} to {found.max():g}"
+        )
+    return found
 
 
 def _seed(rng: np.random.Generator | int | None) -> int:

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import sparse
 
-from nnsparse.data import DataLoader, Rows
+from nnsparse.data import DataLoader, Rows, SparseRows
 
 X = np.arange(20.0).reshape(10, 2)
 Y = np.arange(10)
@@ -99,8 +100,8 @@ def test_the_data_is_kept_by_reference():
 @pytest.mark.parametrize(
     ("data", "options", "error", "message"),
     [
-        (X, {}, TypeError, r"pair \(X, y\)"),
-        ((X,), {}, TypeError, r"pair \(X, y\)"),
+        (X, {}, TypeError, r"expects \(X, y\) or \(X, y, sample_weight\)"),
+        ((X,), {}, TypeError, r"expects \(X, y\) or \(X, y, sample_weight\)"),
         ((X, Y[:9]), {}, ValueError, r"one target per row: X has shape \(10, 2\), y has shape"),
         ((X, np.float64(3)), {}, ValueError, "one target per row"),
         ((X, X[None]), {}, ValueError, "one target per row"),
@@ -119,3 +120,75 @@ def test_the_data_is_kept_by_reference():
 def test_bad_data_and_settings_are_refused(data, options, error, message):
     with pytest.raises(error, match=message):
         DataLoader(data, **{"batch_size": 4, **options})
+
+
+# ---------------------------------------------------------------- weights, single epochs, splits
+
+W = np.arange(1.0, 11.0)
+
+
+def test_weights_come_with_their_samples():
+    for x, y, w in DataLoader((X, Y, W), batch_size=3, rng=0):
+        assert w.dtype == np.float64
+        np.testing.assert_array_equal(w, W[y])
+        np.testing.assert_array_equal(np.asarray(x), X[y])
+
+
+def test_batches_of_an_epoch_can_begin_anywhere_and_leave_the_loader_where_it_is():
+    loader = DataLoader((X, Y), batch_size=3, rng=0)
+    loader.epoch = 5
+    whole = [y.tolist() for _, y in loader.batches(2)]
+    assert [y.tolist() for _, y in loader.batches(2, first=2)] == whole[2:]
+    assert list(loader.batches(2, first=4)) == []
+    assert loader.epoch == 5
+    loader.epoch = 2
+    assert [y.tolist() for _, y in loader] == whole
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.25, 0.5, 0.99])
+def test_a_split_has_every_sample_on_one_side_the_same_ones_each_time(fraction):
+    loader = DataLoader((X, Y, W), batch_size=4, rng=3)
+    train, held = loader.split(fraction)
+    assert len(held.y) == min(9, max(1, round(10 * fraction)))
+    np.testing.assert_array_equal(np.sort(np.concatenate([train.y, held.y])), Y)
+    for part in (train, held):
+        np.testing.assert_array_equal(part.sample_weight, W[part.y])
+        np.testing.assert_array_equal(np.asarray(part.rows), X[part.y])
+        assert (part.seed, part.shuffle) == (loader.seed, loader.shuffle)
+    again = loader.split(fraction)[1]
+    np.testing.assert_array_equal(again.y, held.y)
+    assert loader.epoch == 0
+
+
+def test_a_split_of_sparse_rows_stays_sparse():
+    train, held = DataLoader((sparse.csr_array(X), Y), batch_size=4, rng=3).split(0.3)
+    for part in (train, held):
+        assert isinstance(part.rows, SparseRows)
+        np.testing.assert_array_equal(np.asarray(part.rows), X[part.y])
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.5, float("nan")])
+def test_a_split_by_no_fraction_is_refused(fraction):
+    with pytest.raises(ValueError, match="split expects a fraction"):
+        DataLoader((X, Y), batch_size=4, rng=3).split(fraction)
+
+
+def test_one_sample_cannot_be_split():
+    with pytest.raises(ValueError, match="two samples or more"):
+        DataLoader((X[:1], Y[:1]), batch_size=4).split(0.5)
+
+
+@pytest.mark.parametrize(
+    ("weights", "error", "message"),
+    [
+        (W[:9], ValueError, r"one weight per row, \(10,\); got sample_weight of shape \(9,\)"),
+        (W[:, None], ValueError, "one weight per row"),
+        (-W, ValueError, "finite, at least 0, and above 0 somewhere; got -10 to -1"),
+        (W * np.nan, ValueError, "finite"),
+        (W * 0, ValueError, "above 0 somewhere; got 0 to 0"),
+        (np.full(10, "a"), TypeError, "real numbers as sample_weight; got <U1"),
+    ],
+)
+def test_bad_weights_are_refused(weights, error, message):
+    with pytest.raises(error, match=message):
+        DataLoader((X, Y, weights), batch_size=2)

@@ -6,18 +6,19 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import sparse
 
 from nnsparse.autograd import Tensor, no_grad
-from nnsparse.data import DataLoader
+from nnsparse.data import DataLoader, checked_weights
 from nnsparse.nn.losses import BCEWithLogitsLoss
 from nnsparse.nn.module import Module
 from nnsparse.rows import SparseRows
 
 Array = NDArray[Any]
-LossFunction: TypeAlias = Callable[[Tensor, Any], Tensor]  # (outputs, y) -> a single number
-Data: TypeAlias = DataLoader | tuple[Any, ArrayLike]  # a pair is (X, y)
+# (outputs, y), or (outputs, y, sample_weight) for data with weights -> a single number
+LossFunction: TypeAlias = Callable[..., Tensor]
+Data: TypeAlias = DataLoader | tuple[Any, ...]  # a tuple is (X, y) or (X, y, sample_weight)
 
 
 class Evaluation(NamedTuple):
@@ -42,24 +43,25 @@ def evaluate(model: Module, loss_fn: LossFunction | None, data: Data) -> Evaluat
     model : Module
         Stays in its mode.
     loss_fn : callable or None
-        (outputs (n, n_out), y) -> a single number, called once on all samples. None: no loss.
-    data : DataLoader or (X, y)
-        X (n, n_in), an array or a scipy.sparse matrix, y (n,) or (n, n_targets). Of a loader, all samples count, also
-        those that `drop_last` leaves out, and its `epoch` stays.
+        (outputs (n, n_out), y) -> a single number, called once on all samples; with weights (outputs, y, weights).
+        None: no loss.
+    data : DataLoader, (X, y) or (X, y, sample_weight)
+        X (n, n_in), an array or a scipy.sparse matrix, y (n,) or (n, n_targets), weights (n,). Of a loader, all samples
+        count, also those that `drop_last` leaves out, and its `epoch` stays.
 
     Returns
     -------
     Evaluation
-        (loss, accuracy). Accuracy is the share of samples whose largest output is at their label, for integer labels
-        (n,) and two outputs or more; with `BCEWithLogitsLoss` the share of outputs on the target's side of one half;
-        NaN for anything else.
+        (loss, accuracy). Accuracy is the weighted share of samples whose largest output is at their label, for integer
+        labels (n,) and two outputs or more; with `BCEWithLogitsLoss` the share of outputs on the target's side of one
+        half; NaN for anything else.
 
     Raises
     ------
     TypeError
-        If `data` is neither a loader nor a pair.
+        If `data` is neither a loader nor such a tuple.
     ValueError
-        If X and y differ in length, or do not fit the model or the loss.
+        If X, y and weights differ in length, or do not fit the model or the loss.
 
     Examples
     --------
@@ -68,16 +70,18 @@ def evaluate(model: Module, loss_fn: LossFunction | None, data: Data) -> Evaluat
     >>> evaluate(model, None, (np.eye(3), [0, 1, 0]))
     Evaluation(loss=nan, accuracy=0.6666666666666666)
     """
-    x, y = arrays("evaluate", data)
+    x, *targets = arrays("evaluate", data)
     outputs = model.predict(x)
     loss = np.nan
     if loss_fn is not None:
         with no_grad():
-            loss = loss_fn(Tensor(outputs), y).item()
-    return Evaluation(loss, accuracy(outputs, y, loss_fn))
+            loss = loss_fn(Tensor(outputs), *targets).item()
+    return Evaluation(loss, accuracy(outputs, targets[0], loss_fn, *targets[1:]))
 
 
-def accuracy(outputs: Array, y: Array, loss_fn: LossFunction | None = None) -> float:
+def accuracy(
+    outputs: Array, y: Array, loss_fn: LossFunction | None = None, weights: Array | None = None
+) -> float:
     """Return the share of right answers as `evaluate` counts them, NaN where that means nothing.
 
     Parameters
@@ -86,21 +90,28 @@ def accuracy(outputs: Array, y: Array, loss_fn: LossFunction | None = None) -> f
     y : (n,) or (n, n_targets)
     loss_fn : callable or None
         Tells whether the outputs are logits of independent yes-or-no answers.
+    weights : (n,), optional
+        Of the samples.
     """
     if isinstance(loss_fn, BCEWithLogitsLoss):
-        return float(((outputs > 0) == (np.reshape(y, outputs.shape) > 0.5)).mean())
-    if y.ndim == 1 and y.dtype.kind in "iu" and outputs.ndim == 2 and outputs.shape[1] > 1:
-        return float((outputs.argmax(axis=1) == y).mean())
-    return float("nan")
+        right = ((outputs > 0) == (np.reshape(y, outputs.shape) > 0.5)).reshape(len(y), -1).mean(1)
+    elif y.ndim == 1 and y.dtype.kind in "iu" and outputs.ndim == 2 and outputs.shape[1] > 1:
+        right = outputs.argmax(axis=1) == y
+    else:
+        return float("nan")
+    if weights is None:
+        return float(right.mean())
+    return float(np.average(right, weights=weights)) if weights.any() else float("nan")
 
 
-def arrays(who: str, data: Data) -> tuple[Any, Array]:
-    """Return (X, y) of a loader or a pair, or say what `who` expects."""
+def arrays(who: str, data: Data) -> tuple[Any, ...]:
+    """Return (X, y), or with weights (X, y, weights), of a loader or a tuple, or say what `who` expects."""
     if isinstance(data, DataLoader):
-        return data.rows, data.y
-    if not isinstance(data, tuple | list) or len(data) != 2:
+        weights = () if data.sample_weight is None else (data.sample_weight,)
+        return (data.rows, data.y, *weights)
+    if not isinstance(data, tuple | list) or len(data) not in (2, 3):
         raise TypeError(
-            f"{who} expects data as a DataLoader or a pair (X, y); got {type(data).__name__}"
+            f"{who} expects data as a DataLoader, (X, y) or (X, y, sample_weight); got {type(data).__name__}"
         )
     x, y = data[0], np.asarray(data[1])
     if not sparse.issparse(x) and not isinstance(x, SparseRows):
@@ -109,4 +120,4 @@ def arrays(who: str, data: Data) -> tuple[Any, Array]:
         raise ValueError(
             f"{who} expects X (n, n_in) and one target per row; got X of shape {x.shape} and y of shape {y.shape}"
         )
-    return x, y
+    return (x, y) if len(data) == 2 else (x, y, checked_weights(who, data[2], len(y)))

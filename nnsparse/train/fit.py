@@ -1,30 +1,28 @@
 """`fit`: a plain training loop with progress, validation, updates of the pattern, and a record.
 
-What may take part in it is in `hooks`, the record in `history`. A hand-written loop needs none of this: each line of
-`_Loop.step` is one call of the public interface.
+What may take part in it is in `hooks`, the loop itself in `loop`, the record in `history`. A hand-written loop needs
+none of this: each line of `Loop._step` is one call of the public interface.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from time import perf_counter
-from typing import Any, final
+from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from nnsparse.data import DataLoader
 from nnsparse.nn.module import Module
+from nnsparse.optim.clipping import check_max_norm
 from nnsparse.optim.optimizer import Optimizer
 from nnsparse.sparsify.sparsifier import Sparsifier
-from nnsparse.train.evaluation import Data, LossFunction, accuracy, arrays, evaluate
-from nnsparse.train.health import check_finite
-from nnsparse.train.history import Epoch, History
-from nnsparse.train.hooks import Callback, Hooks, TrainState, Update
-from nnsparse.train.interrupt import Interrupt, stop_on_interrupt
-
-_REFRESH = 0.2  # seconds between two looks at the progress bar's text
+from nnsparse.train.evaluation import Data, LossFunction, arrays
+from nnsparse.train.history import History
+from nnsparse.train.hooks import Callback, Hooks, Update
+from nnsparse.train.interrupt import stop_on_interrupt
+from nnsparse.train.loop import Loop
+from nnsparse.train.progress import Progress
 
 
 def fit(
@@ -34,50 +32,58 @@ def fit(
     train_data: DataLoader,
     *,
     epochs: int,
-    validation: Data | None = None,
+    validation: Data | float | None = None,
     updates: Sequence[Update] = (),
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
+    accumulate: int = 1,
+    clip_norm: float | None = None,
 ) -> History:
     """Train a model and return the record of it.
 
-    Each step is: forward pass, loss, backward pass, `before_step()` of the updates that have it, `optimizer.step()`
-    unless an update replaces it, `step()` of all updates in their order.
+    Each step is: forward pass, loss and backward pass of one mini-batch or more, `before_step()` of the updates that
+    have it, clipping, `optimizer.step()` unless an update replaces it, `step()` of all updates in their order.
 
     Parameters
     ----------
     model : Module
         Put into training mode if it is in evaluation mode, and back afterwards.
     loss_fn : callable
-        (outputs, y) -> a single number, the mean over the mini-batch, such as `nn.CrossEntropyLoss()`.
+        (outputs, y) -> a single number, the mean over the mini-batch, such as `nn.CrossEntropyLoss()`; with sample
+        weights (outputs, y, weights), the weighted mean.
     optimizer : Optimizer
         Over the model's parameters.
     train_data : DataLoader
-        The batch size and the order of the samples are its business; each epoch is one pass over it.
+        The batch size, the order of the samples and their weights are its business; each epoch is one pass over it.
     epochs : int
         At least 1.
-    validation : DataLoader or (X, y), optional
-        Evaluated after each epoch (`evaluate`).
+    validation : DataLoader, (X, y), (X, y, sample_weight) or float in (0, 1), optional
+        Evaluated after each epoch (`evaluate`). A fraction is taken out of `train_data`, as `train_data.split` does.
     updates : sequence of Update
         Called after each step: `optim.LRScheduler`, `sparsify.Sparsifier`.
     callbacks : sequence of callable
-        Called with a `TrainState` after each epoch and its validation.
+        Called with a `TrainState` after each epoch and its validation; those with a method `after_step` or `at_end`
+        also then. Ready-made: `EarlyStopping`, `CSVLog`, `JSONLinesLog`, `SparsityLog`.
     progress : bool
         Whether to show a progress bar (on stderr): loss and accuracy of the last mini-batches, accuracy of the last
-        validation, time per step.
+        validation, time per step, time left.
+    accumulate : int
+        Mini-batches for one step, whose gradient is that of all their samples together; at the end of an epoch fewer.
+    clip_norm : float, optional
+        Largest Euclidean norm of all gradients together (`optim.clip_grad_norm`).
 
     Returns
     -------
     History
-        After Ctrl-C: of what was done until then, the step under way included; a second Ctrl-C raises
-        KeyboardInterrupt at once.
+        After Ctrl-C, or when a callback asked for it: of what was done until then, the step under way included; a
+        second Ctrl-C raises KeyboardInterrupt at once.
 
     Raises
     ------
     TypeError, ValueError
         If an argument is not as said above.
     NonFiniteLossError
-        If a loss is NaN or infinite: before the backward pass, so that the weights are those of the step before.
+        If a loss, or the norm that is to be clipped, is NaN or infinite: the weights are those of the step before.
 
     Examples
     --------
@@ -93,124 +99,37 @@ def fit(
     >>> bool(history["validation_accuracy"][-1] > 0.9)
     True
     """
-    _check(model, loss_fn, optimizer, train_data, epochs, callbacks)
-    if validation is not None:
+    _check(model, loss_fn, optimizer, train_data, epochs, accumulate)
+    if clip_norm is not None:
+        clip_norm = check_max_norm("fit (clip_norm)", clip_norm)
+    hooks = Hooks.of(updates, callbacks)
+    if isinstance(validation, float):
+        train_data, validation = train_data.split(validation)
+    elif validation is not None:
         arrays("fit (validation)", validation)
-    hooks, total = Hooks.of(updates), epochs * len(train_data)
+    loop = Loop(
+        model,
+        loss_fn,
+        optimizer,
+        train_data,
+        int(epochs),
+        hooks,
+        accumulate=accumulate,
+        clip_norm=clip_norm,
+    )
     for update in hooks.updates:
         if isinstance(update, Sparsifier):
-            _check_sparsifier(update, model, total)
-    loop = _Loop(model, loss_fn, optimizer, train_data, epochs, hooks)
+            _check_sparsifier(update, model, loop.total_steps)
     resting = not model.training
     if resting:
         model.train()
     try:
-        with (
-            tqdm(total=total, unit="step", mininterval=_REFRESH, disable=not progress) as bar,
-            stop_on_interrupt() as interrupt,
-        ):
-            for epoch in range(1, epochs + 1):
-                loop.epoch(validation, bar, interrupt)
-                if len(loop.epochs) == epoch:
-                    for callback in callbacks:
-                        callback(loop.state(interrupt))
-                if interrupt.requested:
-                    break
+        with Progress(loop.total_steps, 0, progress) as bar, stop_on_interrupt() as interrupt:
+            loop.run(validation, bar, interrupt)
     finally:
         if resting:
             model.eval()
-    return loop.history(interrupt)
-
-
-@final
-class _Loop:
-    """The parts of a run and what it has recorded so far."""
-
-    def __init__(
-        self,
-        model: Module,
-        loss_fn: LossFunction,
-        optimizer: Optimizer,
-        loader: DataLoader,
-        n_epochs: int,
-        hooks: Hooks,
-    ) -> None:
-        self.model, self.loss_fn, self.optimizer = model, loss_fn, optimizer
-        self.loader, self.n_epochs, self.hooks = loader, n_epochs, hooks
-        self.losses: list[float] = []
-        self.seconds: list[float] = []
-        self.epochs: list[Epoch] = []
-
-    def history(self, interrupt: Interrupt) -> History:
-        """Return the record so far."""
-        return History(
-            tuple(self.epochs), np.array(self.losses), np.array(self.seconds), interrupt.requested
-        )
-
-    def state(self, interrupt: Interrupt) -> TrainState:
-        """Return what callbacks see."""
-        return TrainState(
-            self.model,
-            self.optimizer,
-            len(self.epochs),
-            self.n_epochs,
-            len(self.losses),
-            self.history(interrupt),
-        )
-
-    def epoch(self, validation: Data | None, bar: Any, interrupt: Interrupt) -> None:
-        """Train for one epoch and validate; record it by epoch only if it came to its end."""
-        first, samples = len(self.losses), []
-        start = shown = perf_counter()
-        for x, y in self.loader:
-            outputs = self.step(x, y)
-            samples.append(len(y))
-            bar.update()
-            if not bar.disable and perf_counter() - shown > _REFRESH:
-                bar.set_postfix_str(self._text(outputs, y), refresh=False)
-                shown = perf_counter()
-            if interrupt.requested:
-                break
-        seconds = perf_counter() - start
-        if len(samples) < len(self.loader):
-            return
-        loss = float(np.average(self.losses[first:], weights=samples))
-        found = (
-            (np.nan, np.nan)
-            if validation is None
-            else evaluate(self.model, self.loss_fn, validation)
-        )
-        self.epochs.append(Epoch(len(samples), loss, *found, seconds, self.optimizer.lr))
-        bar.set_postfix_str(self._text(outputs, y))
-
-    def step(self, x: Any, y: Any) -> Any:
-        """Train on one mini-batch; return the outputs."""
-        start = perf_counter()
-        outputs = self.model(x)
-        loss = self.loss_fn(outputs, y)
-        self.losses.append(check_finite(loss, self.model, len(self.losses), self.optimizer))
-        self.optimizer.zero_grad()
-        loss.backward()
-        for effect in self.hooks.effects:
-            effect.before_step()
-        if not any(update.replaces_step for update in self.hooks.replacing):
-            self.optimizer.step()
-        for update in self.hooks.updates:
-            update.step()
-        self.seconds.append(perf_counter() - start)
-        return outputs
-
-    def _text(self, outputs: Any, y: Any) -> str:
-        """Return what the progress bar says beside the count of steps."""
-        recent = slice(-20, None)
-        parts = [f"epoch {min(len(self.epochs) + 1, self.n_epochs)}/{self.n_epochs}"]
-        parts.append(f"loss {np.mean(self.losses[recent]):.3f}")
-        batch = accuracy(outputs.numpy(), np.asarray(y), self.loss_fn)
-        if np.isfinite(batch):
-            parts.append(f"batch acc {batch:.1%}")
-        if self.epochs and np.isfinite(self.epochs[-1].validation_accuracy):
-            parts.append(f"val acc {self.epochs[-1].validation_accuracy:.2%}")
-        return ", ".join([*parts, f"{1e3 * np.median(self.seconds[recent]):.2f} ms/step"])
+    return loop.history(interrupt.requested)
 
 
 def _check_sparsifier(sparsifier: Sparsifier, model: Module, steps: int) -> None:
@@ -222,20 +141,20 @@ def _check_sparsifier(sparsifier: Sparsifier, model: Module, steps: int) -> None
     left = sparsifier.total_steps - sparsifier.steps
     if left < steps:
         raise ValueError(
-            f"fit makes {steps} steps, epochs × batches per epoch, but the Sparsifier has {left} left: "
+            f"fit makes {steps} steps, epochs × steps per epoch, but the Sparsifier has {left} left: "
             f"total_steps={sparsifier.total_steps}, {sparsifier.steps} done. Make it with total_steps="
             f"{sparsifier.steps + steps}."
         )
     if left > steps:
         warnings.warn(
             f"fit makes {steps} steps, and the Sparsifier has {left} left (total_steps={sparsifier.total_steps}): its "
-            "recipe will not have come to its end. Call fit again, or pass total_steps=epochs × len(loader).",
+            "recipe will not have come to its end. Call fit again, or pass total_steps=epochs × steps per epoch.",
             stacklevel=3,
         )
 
 
 def _check(
-    model: Any, loss_fn: Any, optimizer: Any, train_data: Any, epochs: Any, callbacks: Any
+    model: Any, loss_fn: Any, optimizer: Any, train_data: Any, epochs: Any, accumulate: Any
 ) -> None:
     """Refuse arguments that would fail only later, or differently."""
     if not isinstance(model, Module):
@@ -251,7 +170,6 @@ def _check(
             f"fit expects train_data as a DataLoader; got {type(train_data).__name__}. "
             "Pass data.DataLoader((X, y), batch_size=...)."
         )
-    if isinstance(epochs, bool) or not isinstance(epochs, int | np.integer) or epochs < 1:
-        raise ValueError(f"fit expects epochs as an integer >= 1; got {epochs!r}")
-    if not isinstance(callbacks, list | tuple) or not all(map(callable, callbacks)):
-        raise TypeError(f"fit expects callbacks as a list of callables; got {callbacks!r}")
+    for name, value in (("epochs", epochs), ("accumulate", accumulate)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f"fit expects {name} as an integer >= 1; got {value!r}")

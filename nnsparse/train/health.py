@@ -12,7 +12,7 @@ from nnsparse.optim.optimizer import Optimizer
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss became NaN or infinite."""
+    """The loss, or the norm of the gradients, became NaN or infinite."""
 
 
 def check_finite(
@@ -39,10 +39,19 @@ def check_finite(
     value = loss.item()
     if math.isfinite(value):
         return value
-    lines = [
-        f"the loss is {value} at step {step}"
-        + (f", learning rate {optimizer.lr:g}" if optimizer is not None else "")
-    ]
+    raise _error(f"the loss is {value}", model, step, optimizer)
+
+
+def check_norm(norm: float, model: Module, step: int, optimizer: Optimizer) -> None:
+    """Raise NonFiniteLossError if the norm of all gradients is not finite: no clipping can help then."""
+    if not math.isfinite(norm):
+        raise _error(f"the norm of the gradients is {norm}", model, step, optimizer)
+
+
+def _error(what: str, model: Module, step: int, optimizer: Optimizer | None) -> NonFiniteLossError:
+    """Return the error that tells step, learning rate and the parameters' state."""
+    rate = f", learning rate {optimizer.lr:g}" if optimizer is not None else ""
+    lines = [f"{what} at step {step}{rate}"]
     first = ""
     for name, p in model.named_parameters():
         bad = int(p.data.size - np.isfinite(p.data).sum())
@@ -61,4 +70,4 @@ def check_finite(
             f"all weights are finite, so look at the data that enters {first}: NaN or infinity in "
             "the input, or values so large that the products overflow."
         )
-    raise NonFiniteLossError("\n".join(lines))
+    return NonFiniteLossError("\n".join(lines))

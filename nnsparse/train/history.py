@@ -60,6 +60,8 @@ class History:
         Forward pass, loss, backward pass, optimizer and updates.
     interrupted : bool
         Whether Ctrl-C ended the run.
+    stopped : str
+        Why a callback ended the run, empty if none did.
 
     Examples
     --------
@@ -76,6 +78,7 @@ class History:
     step_loss: Array = field(default_factory=lambda: np.empty(0))
     step_seconds: Array = field(default_factory=lambda: np.empty(0))
     interrupted: bool = False
+    stopped: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "epochs", tuple(self.epochs))
@@ -112,11 +115,11 @@ class History:
         raise KeyError(f"History has no {name!r}; it has {', '.join(self.keys())}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all arrays as lists, and `interrupted`; None stands for what is not finite."""
+        """Return all arrays as lists, `interrupted` and `stopped`; None stands for what is not finite."""
         lists: dict[str, Any] = {
             name: [_plain(value) for value in self[name].tolist()] for name in self.keys()
         }
-        return {**lists, "interrupted": self.interrupted}
+        return {**lists, "interrupted": self.interrupted, "stopped": self.stopped}
 
     def to_json(self, path: str | Path) -> None:
         """Write everything as a JSON object of arrays; null stands for what is not finite."""
@@ -149,6 +152,8 @@ class History:
             parts.append(f"best validation accuracy {accuracy[best]:.2%} after epoch {best + 1}")
         if self.interrupted:
             parts.append("interrupted")
+        if self.stopped:
+            parts.append(f"stopped: {self.stopped}")
         return "; ".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""What may take part in a training loop: updates after each step, effects before it, callbacks after each epoch.
+"""What may take part in a training loop: updates after each step, effects before it, callbacks that look on.
 
 Protocols only: a learning-rate scheduler or a `sparsify.Sparsifier` fits without knowing of them.
 """
@@ -6,7 +6,7 @@ Protocols only: a learning-rate scheduler or a `sparsify.Sparsifier` fits withou
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, final, runtime_checkable
 
 from nnsparse.nn.module import Module
@@ -42,23 +42,41 @@ class EffectBeforeStep(Protocol):
         """Change gradients in place, between the backward pass and the optimizer's step."""
 
 
+@runtime_checkable
+class GradientReducer(Protocol):
+    """An update that joins the gradients of several processes (`nnsparse.distributed`)."""
+
+    def reduce(self, loss: float, weight: float) -> tuple[float, float]:
+        """Make the gradients those of all processes' samples; return their joint mean loss and total weight.
+
+        Called right after the backward pass, before gradients are clipped or changed by effects. The gradients are
+        those of `loss`, the mean over this process' samples, whose weights add up to `weight`; without samples all
+        gradients are None and both are 0.
+        """
+
+    def step(self) -> None:
+        """Do what is due after this training step."""
+
+
 @final
 @dataclass(frozen=True)
 class TrainState:
-    """What a callback sees after an epoch.
+    """What a callback sees after an epoch, or after a step.
 
     Attributes
     ----------
     model : Module
     optimizer : Optimizer
     epoch : int
-        Epochs done, from 1.
+        Epochs done.
     epochs : int
         Epochs asked for.
     step : int
         Training steps done.
-    history : History
-        The record so far, this epoch's validation included.
+    steps : int
+        Training steps that all the epochs make.
+    loss : float
+        Of the last step's samples.
     """
 
     model: Module
@@ -66,36 +84,79 @@ class TrainState:
     epoch: int
     epochs: int
     step: int
-    history: History
+    steps: int
+    loss: float
+    _record: Callable[[int, int], History] = field(repr=False)
+    _stop: Callable[[str], None] = field(repr=False)
+
+    @property
+    def history(self) -> History:
+        """The record up to here; after an epoch, this epoch's validation included."""
+        return self._record(self.epoch, self.step)
+
+    def request_stop(self, reason: str) -> None:
+        """End the training after this step or epoch; `History.stopped` tells why."""
+        self._stop(reason)
 
 
-Callback: TypeAlias = Callable[[TrainState], None]
+Callback: TypeAlias = Callable[[TrainState], None]  # after each epoch and its validation
+
+
+@runtime_checkable
+class StepCallback(Protocol):
+    """A callback that is also called after each step."""
+
+    def after_step(self, state: TrainState) -> None:
+        """See the state after a training step, updates included."""
+
+    def __call__(self, state: TrainState) -> None:
+        """See the state after an epoch."""
+
+
+@runtime_checkable
+class EndCallback(Protocol):
+    """A callback that is also called when the training ends, however it ends, except by an error."""
+
+    def at_end(self, state: TrainState) -> None:
+        """See the state at the end."""
+
+    def __call__(self, state: TrainState) -> None:
+        """See the state after an epoch."""
 
 
 @final
 @dataclass(frozen=True)
 class Hooks:
-    """The updates of a run, sorted once by what they take part in.
+    """The updates and callbacks of a run, sorted once by what they take part in.
 
     Attributes
     ----------
-    updates, replacing, effects : tuples
-        All of them; those that may replace the optimizer's step; those that work on gradients.
+    updates, replacing, effects, reducers : tuples
+        All of them; those that may replace the optimizer's step; that work on gradients; that join them.
+    callbacks, after_step, at_end : tuples
+        All of them; those that are also called after each step; at the end.
     """
 
     updates: tuple[Update, ...]
     replacing: tuple[ReplacingUpdate, ...]
     effects: tuple[EffectBeforeStep, ...]
+    reducers: tuple[GradientReducer, ...]
+    callbacks: tuple[Callback, ...]
+    after_step: tuple[StepCallback, ...]
+    at_end: tuple[EndCallback, ...]
 
     @classmethod
-    def of(cls, updates: Iterable[Update]) -> Hooks:
-        """Return the updates sorted.
+    def of(cls, updates: Iterable[Update], callbacks: Iterable[Callback]) -> Hooks:
+        """Return the updates and callbacks sorted.
 
         Raises
         ------
         TypeError
-            If `updates` is no list or tuple, or holds something without `step()`, or an optimizer.
+            If `updates` is no list or tuple, or holds something without `step()`, or an optimizer; if `callbacks` is
+            no list or tuple of callables.
         """
+        if not isinstance(callbacks, list | tuple) or not all(map(callable, callbacks)):
+            raise TypeError(f"fit expects callbacks as a list of callables; got {callbacks!r}")
         if not isinstance(updates, list | tuple):
             raise TypeError(
                 f"fit expects updates as a list; got {type(updates).__name__}. Pass updates=[...]."
@@ -115,4 +176,8 @@ class Hooks:
             tuple(updates),
             tuple(update for update in updates if isinstance(update, ReplacingUpdate)),
             tuple(update for update in updates if isinstance(update, EffectBeforeStep)),
+            tuple(update for update in updates if isinstance(update, GradientReducer)),
+            tuple(callbacks),
+            tuple(callback for callback in callbacks if isinstance(callback, StepCallback)),
+            tuple(callback for callback in callbacks if isinstance(callback, EndCallback)),
         )

@@ -63,7 +63,7 @@ def test_yes_or_no_answers_are_right_on_the_targets_side_of_one_half(shape):
 @pytest.mark.parametrize(
     ("bad", "error", "message"),
     [
-        (X, TypeError, "a DataLoader or a pair"),
+        (X, TypeError, r"a DataLoader, \(X, y\) or \(X, y, sample_weight\); got ndarray"),
         ((X, Y[:-1]), ValueError, r"one target per row; got X of shape \(50, 6\)"),
         ((X[0], Y), ValueError, "one target per row"),
     ],
@@ -71,3 +71,26 @@ def test_yes_or_no_answers_are_right_on_the_targets_side_of_one_half(shape):
 def test_data_of_another_kind_is_refused(bad, error, message):
     with pytest.raises(error, match=message):
         evaluate(model(), None, bad)
+
+
+def test_weights_count_samples_as_often_as_they_say():
+    times = np.random.default_rng(0).integers(0, 4, len(Y))
+    again = np.repeat(np.arange(len(Y)), times)
+    model = nn.mlp([6, 8, 3], rng=0)
+    loss = nn.CrossEntropyLoss()
+    weighted = evaluate(model, loss, (X, Y, times))
+    assert weighted == pytest.approx(evaluate(model, loss, (X[again], Y[again])))
+    loader = data.DataLoader((X, Y, times), batch_size=7)
+    assert evaluate(model, loss, loader) == weighted
+    yes_or_no = nn.BCEWithLogitsLoss()
+    targets = np.eye(3)[Y]
+    assert evaluate(model, yes_or_no, (X, targets, times)) == pytest.approx(
+        evaluate(model, yes_or_no, (X[again], targets[again]))
+    )
+
+
+@pytest.mark.parametrize("weights", [[1.0], -np.ones(50), np.full(50, "a")])
+def test_bad_weights_are_refused(weights):
+    model = nn.Sequential(nn.ReLU())
+    with pytest.raises((ValueError, TypeError), match="evaluate expects"):
+        evaluate(model, None, (X, Y, weights))

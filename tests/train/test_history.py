@@ -99,7 +99,8 @@ def test_json_holds_all_arrays_and_null_for_what_is_missing(tmp_path):
     assert read["train_loss"] == [0.9]
     assert read["step_loss"] == list(range(9))
     assert read["interrupted"] is True
-    assert set(read) == {*h.keys(), "interrupted"}
+    assert read["stopped"] == ""
+    assert set(read) == {*h.keys(), "interrupted", "stopped"}
 
 
 def test_csv_holds_one_row_per_epoch(tmp_path):

@@ -1,0 +1,147 @@
+"""Callbacks that steer a run: `EarlyStopping`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnsparse.train.hooks import TrainState
+
+_MONITORS = {  # what may be watched -> whether more is better
+    "train_loss": False,
+    "validation_loss": False,
+    "validation_accuracy": True,
+}
+_WEIGHTS = "weights."
+
+
+@final
+class EarlyStopping:
+    """End the training when a figure has stopped improving, and go back to the best weights.
+
+    Parameters
+    ----------
+    monitor : "validation_loss", "validation_accuracy" or "train_loss"
+        A name of `History`: a loss is to fall, the accuracy to rise.
+    patience : int
+        Epochs without an improvement after which the training ends, at least 1.
+    min_delta : float
+        By how much at least the figure has to be better than the best so far.
+    restore_best : bool
+        Whether the model ends with the weights, topologies and buffers of its best epoch, however the training ends.
+        (The optimizer's state follows the weights that stay.)
+
+    Attributes
+    ----------
+    best : float
+        Best figure so far, NaN before the first epoch.
+    best_epoch : int
+        Its epoch, counted from 1.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a setting is not as said above; during the training, if the run has no such figure.
+
+    Notes
+    -----
+    Source: Prechelt, Early stopping, but when?, 1998 (criterion UP with strips of one epoch, by the best figure).
+
+    Examples
+    --------
+    >>> from nnsparse import data, nn, optim, train
+    >>> X = np.random.default_rng(0).standard_normal((64, 8), np.float32)
+    >>> y = np.random.default_rng(1).integers(0, 2, 64)  # nothing to learn
+    >>> model = nn.mlp([8, 64, 2], rng=0)
+    >>> stopping = EarlyStopping(patience=3)
+    >>> history = train.fit(
+    ...     model,
+    ...     nn.CrossEntropyLoss(),
+    ...     optim.Adam(model.parameters(), lr=0.01),
+    ...     data.DataLoader((X, y), batch_size=8, rng=0),
+    ...     epochs=100,
+    ...     validation=0.25,
+    ...     callbacks=[stopping],
+    ...     progress=False,
+    ... )
+    >>> len(history.epochs) == stopping.best_epoch + 3 < 100
+    True
+    """
+
+    def __init__(
+        self,
+        monitor: str = "validation_loss",
+        *,
+        patience: int = 5,
+        min_delta: float = 0.0,
+        restore_best: bool = True,
+    ) -> None:
+        if monitor not in _MONITORS:
+            raise ValueError(
+                f"EarlyStopping expects monitor as one of {sorted(_MONITORS)}; got {monitor!r}"
+            )
+        if isinstance(patience, bool) or not isinstance(patience, int) or patience < 1:
+            raise ValueError(f"EarlyStopping expects patience as an integer >= 1; got {patience!r}")
+        if not isinstance(min_delta, int | float) or not 0.0 <= min_delta < math.inf:
+            raise ValueError(
+                f"EarlyStopping expects min_delta as a number from 0 on; got {min_delta!r}"
+            )
+        self.monitor, self.patience, self.min_delta = monitor, patience, float(min_delta)
+        self.restore_best = restore_best
+        self.best, self.best_epoch = math.nan, 0
+        self._weights: dict[str, NDArray[Any]] = {}
+
+    def __call__(self, state: TrainState) -> None:
+        """Compare this epoch's figure with the best one."""
+        value = getattr(state.history.epochs[-1], self.monitor)
+        if math.isnan(value):
+            raise ValueError(
+                f"EarlyStopping watches {self.monitor}, which this run does not measure. Pass validation=... to fit, "
+                'or monitor="train_loss".'
+            )
+        if state.epoch <= self.best_epoch:  # another run has begun
+            self.best, self.best_epoch = math.nan, 0
+        sign = 1.0 if _MONITORS[self.monitor] else -1.0
+        if math.isnan(self.best) or sign * (value - self.best) > self.min_delta:
+            self.best, self.best_epoch = value, state.epoch
+            if self.restore_best:
+                self._weights = state.model.state_dict()
+        elif state.epoch - self.best_epoch >= self.patience:
+            name = self.monitor.replace("_", " ")
+            state.request_stop(
+                f"{name} has not improved on {self.best:.4g} of epoch {self.best_epoch} for "
+                f"{self.patience} epochs"
+            )
+
+    def at_end(self, state: TrainState) -> None:
+        """Give the model its best weights back."""
+        if self._weights:
+            state.model.load_state_dict(self._weights)
+            self._weights = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return best figure, its epoch and its weights, for a checkpoint."""
+        weights = {_WEIGHTS + name: array for name, array in self._weights.items()}
+        return {"best": self.best, "best_epoch": self.best_epoch, **weights}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned.
+
+        Raises
+        ------
+        ValueError
+            If something is missing or unknown.
+        """
+        others = {key for key in state if not key.startswith(_WEIGHTS)}
+        if others != {"best", "best_epoch"}:
+            raise ValueError(
+                f"EarlyStopping expects a state with best, best_epoch and weights; got {sorted(others)}"
+            )
+        self.best, self.best_epoch = float(state["best"]), int(state["best_epoch"])
+        self._weights = {
+            key.removeprefix(_WEIGHTS): np.array(state[key]) for key in state if key not in others
+        }

@@ -1,0 +1,194 @@
+"""The training loop that `fit` runs: where it stands, one step, one epoch.
+
+Everything that a run has to remember between two steps is an attribute of `Loop`, so that it can be saved and put back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import islice
+from time import perf_counter
+from typing import Any, final
+
+import numpy as np
+
+from nnsparse.data import DataLoader
+from nnsparse.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
+from nnsparse.nn.module import Module
+from nnsparse.optim.clipping import clip_grad_norm
+from nnsparse.optim.optimizer import Optimizer
+from nnsparse.train.evaluation import Data, LossFunction, evaluate
+from nnsparse.train.health import check_finite, check_norm
+from nnsparse.train.history import Epoch, History
+from nnsparse.train.hooks import Hooks, TrainState
+from nnsparse.train.interrupt import Interrupt
+from nnsparse.train.progress import Progress
+
+
+@final
+class Loop:
+    """The parts of a run, and how far it has come.
+
+    Attributes
+    ----------
+    losses, weights, seconds : list of float
+        Of each step: mean loss, total weight of its samples, duration.
+    epochs : list of Epoch
+        Whole ones.
+    batches_done : int
+        Mini-batches of the present epoch that were trained on; its number is `loader.epoch` − 1 as soon as it has
+        begun.
+    stopped : str
+        Why a callback wants to end the run.
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        loss_fn: LossFunction,
+        optimizer: Optimizer,
+        loader: DataLoader,
+        n_epochs: int,
+        hooks: Hooks,
+        *,
+        accumulate: int = 1,
+        clip_norm: float | None = None,
+    ) -> None:
+        self.model, self.loss_fn, self.optimizer = model, loss_fn, optimizer
+        self.loader, self.n_epochs, self.hooks = loader, n_epochs, hooks
+        self.accumulate, self.clip_norm = accumulate, clip_norm
+        self.steps_per_epoch = -(-len(loader) // accumulate)
+        self.losses: list[float] = []
+        self.weights: list[float] = []
+        self.seconds: list[float] = []
+        self.epochs: list[Epoch] = []
+        self.batches_done = 0
+        self.stopped = ""
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all epochs."""
+        return self.n_epochs * self.steps_per_epoch
+
+    def run(self, validation: Data | None, progress: Progress, interrupt: Interrupt) -> None:
+        """Train until all epochs are done, or somebody wants to end it; begin where the attributes say."""
+        state = None
+        while len(self.epochs) < self.n_epochs and not (interrupt.requested or self.stopped):
+            if self._epoch(validation, progress, interrupt):
+                state = self.state()
+                for callback in self.hooks.callbacks:
+                    callback(state)
+        for ending in self.hooks.at_end:
+            ending.at_end(self.state())
+
+    def history(self, interrupted: bool = False) -> History:
+        """Return the record so far."""
+        return self._record(len(self.epochs), len(self.losses), interrupted)
+
+    def state(self) -> TrainState:
+        """Return what callbacks see."""
+        return TrainState(
+            self.model,
+            self.optimizer,
+            len(self.epochs),
+            self.n_epochs,
+            len(self.losses),
+            self.total_steps,
+            self.losses[-1] if self.losses else math.nan,
+            self._record,
+            self._request_stop,
+        )
+
+    # ------------------------------------------------------------ the parts
+
+    def _record(self, epochs: int, steps: int, interrupted: bool = False) -> History:
+        return History(
+            tuple(self.epochs[:epochs]),
+            np.array(self.losses[:steps]),
+            np.array(self.seconds[:steps]),
+            interrupted,
+            self.stopped,
+        )
+
+    def _request_stop(self, reason: str) -> None:
+        self.stopped = self.stopped or reason
+
+    def _epoch(self, validation: Data | None, progress: Progress, interrupt: Interrupt) -> bool:
+        """Train to the end of an epoch, validate and record it; return whether it came to its end."""
+        if self.batches_done == 0:
+            self.loader.epoch += 1
+        batches = self.loader.batches(self.loader.epoch - 1, self.batches_done)
+        while group := list(islice(batches, self.accumulate)):
+            outputs = self._step(group)
+            self.batches_done += len(group)
+            progress.after_step(self, outputs, group[-1])
+            if self.hooks.after_step:
+                state = self.state()
+                for callback in self.hooks.after_step:
+                    callback.after_step(state)
+            if interrupt.requested or self.stopped:
+                break
+        if self.batches_done < len(self.loader):
+            return False
+        first = len(self.losses) - self.steps_per_epoch
+        weights = self.weights[first:]
+        loss = np.average(self.losses[first:], weights=weights) if any(weights) else np.nan
+        found = (
+            (np.nan, np.nan)
+            if validation is None
+            else evaluate(self.model, self.loss_fn, validation)
+        )
+        seconds = sum(self.seconds[first:])
+        record = Epoch(self.steps_per_epoch, float(loss), *found, seconds, self.optimizer.lr)
+        self.epochs.append(record)
+        self.batches_done = 0
+        progress.after_epoch(self)
+        return True
+
+    def _step(self, group: Sequence[tuple[Any, ...]]) -> Any:
+        """Train on one group of mini-batches; return the outputs for the last one."""
+        start = perf_counter()
+        outputs, loss, weight = self._gradients(group)
+        for reducer in self.hooks.reducers:
+            loss, weight = reducer.reduce(loss, weight)
+        for effect in self.hooks.effects:
+            effect.before_step()
+        if self.clip_norm is not None:
+            norm = clip_grad_norm(self.optimizer.params, self.clip_norm)
+            check_norm(norm, self.model, len(self.losses), self.optimizer)
+        if not any(update.replaces_step for update in self.hooks.replacing):
+            self.optimizer.step()
+        for update in self.hooks.updates:
+            update.step()
+        self.losses.append(loss)
+        self.weights.append(weight)
+        self.seconds.append(perf_counter() - start)
+        return outputs
+
+    def _gradients(self, group: Sequence[tuple[Any, ...]]) -> tuple[Any, float, float]:
+        """Set all gradients to those of the group's mean loss; return outputs, mean loss and total weight."""
+        weights = [_total_weight(self.loss_fn, *batch[1:]) for batch in group]
+        total = sum(weights)
+        outputs, mean = None, 0.0
+        self.optimizer.zero_grad()
+        for (x, *targets), weight in zip(group, weights, strict=True):
+            if not len(targets[0]):  # a process' empty part of a small mini-batch
+                continue
+            outputs = self.model(x)
+            loss = self.loss_fn(outputs, *targets)
+            value = check_finite(loss, self.model, len(self.losses), self.optimizer)
+            if len(group) == 1:
+                loss.backward()
+                return outputs, value, total
+            share = weight / total if total else 0.0
+            (loss * share).backward()
+            mean += value * share
+        return outputs, mean, total
+
+
+def _total_weight(loss_fn: LossFunction, y: Any, weights: Any = None) -> float:
+    """Return the weight of a mini-batch in a mean over several."""
+    if isinstance(loss_fn, CrossEntropyLoss | MSELoss | BCEWithLogitsLoss):
+        return loss_fn.total_weight(y, weights)
+    return float(len(y) if weights is None else weights.sum())
