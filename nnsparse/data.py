@@ -8,6 +8,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nnsparse.ops.weights import check_weights
 from nnsparse.rows import AnyRows, Rows, SparseRows, rows_of
 
 __all__ = ["DataLoader", "Rows", "SparseRows"]
@@ -157,19 +158,9 @@ _SPLIT = 0x5B117  # keeps the draw of a split apart from the orders of the epoch
 
 def checked_weights(who: str, weights: ArrayLike, n: int) -> Array:
     """Return the weights of n samples as float64 (n,), or say what `who` expects."""
-    given: Any = np.asarray(weights)
-    if given.dtype.kind not in "fiub":
-        raise TypeError(f"{who} expects real numbers as sample_weight; got {given.dtype}")
-    if given.shape != (n,):
-        raise ValueError(
-            f"{who} expects one weight per row, ({n},); got sample_weight of shape {given.shape}"
-        )
-    found: Array = np.ascontiguousarray(given, np.float64)
-    if not (found.min() >= 0 and found.max() < np.inf) or not found.any():
-        raise ValueError(
-            f"{who} expects sample_weight finite, at least 0, and above 0 somewhere; "
-            f"got {found.min():g} to {found.max():g}"
-        )
+    found = check_weights("sample_weight", weights, n, "one per sample")
+    if not found.any():
+        raise ValueError(f"{who} expects sample_weight above 0 somewhere; got zeros only.")
     return found
 
 

@@ -181,12 +181,12 @@ def test_one_sample_cannot_be_split():
 @pytest.mark.parametrize(
     ("weights", "error", "message"),
     [
-        (W[:9], ValueError, r"one weight per row, \(10,\); got sample_weight of shape \(9,\)"),
-        (W[:, None], ValueError, "one weight per row"),
-        (-W, ValueError, "finite, at least 0, and above 0 somewhere; got -10 to -1"),
-        (W * np.nan, ValueError, "finite"),
-        (W * 0, ValueError, "above 0 somewhere; got 0 to 0"),
-        (np.full(10, "a"), TypeError, "real numbers as sample_weight; got <U1"),
+        (W[:9], ValueError, r"sample_weight of shape \(10,\), one per sample; got \(9,\)"),
+        (W[:, None], ValueError, "one per sample"),
+        (-W, ValueError, "finite and at least 0; got -1 at 0"),
+        (W * np.nan, ValueError, "finite and at least 0; got nan at 0"),
+        (W * 0, ValueError, "above 0 somewhere; got zeros only"),
+        (np.full(10, "a"), TypeError, "sample_weight as real numbers; got dtype <U1"),
     ],
 )
 def test_bad_weights_are_refused(weights, error, message):

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from nnsparse.autograd import Tensor
 from nnsparse.ops import losses
+from nnsparse.ops.weights import check_weights
 
 
 def _total(targets: Any, sample_weight: ArrayLike | None) -> float:
@@ -50,7 +51,7 @@ class CrossEntropyLoss:
     def __post_init__(self) -> None:
         losses.check_smoothing(self.label_smoothing)
         if self.class_weight is not None:
-            found = losses.check_weights("class_weight", self.class_weight, None, "one per class")
+            found = check_weights("class_weight", self.class_weight, None, "one per class")
             if not found.any():
                 raise ValueError("expected class_weight with at least one number above 0.")
             object.__setattr__(self, "class_weight", tuple(found.tolist()))

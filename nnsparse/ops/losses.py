@@ -20,6 +20,7 @@ from nnsparse.ops import arithmetic
 from nnsparse.ops.arithmetic import divide, exp, multiply, subtract
 from nnsparse.ops.layout import tile, untile
 from nnsparse.ops.pointwise import sigmoid
+from nnsparse.ops.weights import column, weights_of, with_class_weight
 
 # logits, plain -> d (sum over samples of the loss) / d logits, as a differentiable tensor
 Slope: TypeAlias = Callable[[Tensor], Tensor]
@@ -77,7 +78,7 @@ def cross_entropy(
     classes = _labels(labels, batch, n)
     check_smoothing(label_smoothing)
     z, d, data = _buffers(logits)
-    weights = _weights(
+    weights = weights_of(
         "cross_entropy",
         reduction,
         batch,
@@ -101,7 +102,7 @@ def cross_entropy(
         target[np.arange(batch), classes] += x.dtype.type(1.0 - label_smoothing)
         powers = exp(subtract(x, x.data.max(axis=1, keepdims=True)))
         softmax = divide(powers, arithmetic.sum(powers, 1, keepdims=True))
-        return multiply(subtract(softmax, target), _column(weights, x))
+        return multiply(subtract(softmax, target), column(weights, x))
 
     return _loss(total, logits, data, slope)
 
@@ -126,14 +127,14 @@ def mse(
         At least 0; default: 1. The mean is then Σ w_i l_i / Σ w_i (0 if all weights are 0), l_i a sample's mean.
     """
     values = _targets("mse", targets, logits)
-    weights = _weights("mse", reduction, len(values), sample_weight, values.shape[1])
+    weights = weights_of("mse", reduction, len(values), sample_weight, values.shape[1])
     z, d, data = _buffers(logits)
     total = kernels.squared_error(
         z, values, weights, tiles.empty((z.shape[0] * z.shape[2],), np.float64), d
     )
 
     def slope(x: Tensor) -> Tensor:
-        return multiply(subtract(x, values.reshape(x.shape)), _column(2.0 * weights, x))
+        return multiply(subtract(x, values.reshape(x.shape)), column(2.0 * weights, x))
 
     return _loss(total, logits, data, slope)
 
@@ -163,14 +164,14 @@ def bce_with_logits(
             f"bce_with_logits expects targets from 0 to 1; got {values.min():g} to "
             f"{values.max():g}. Classes 0 .. n - 1? Use cross_entropy."
         )
-    weights = _weights("bce_with_logits", reduction, len(values), sample_weight, values.shape[1])
+    weights = weights_of("bce_with_logits", reduction, len(values), sample_weight, values.shape[1])
     z, d, data = _buffers(logits)
     total = kernels.logistic(
         z, values, weights, tiles.empty((z.shape[0] * z.shape[2],), np.float64), d
     )
 
     def slope(x: Tensor) -> Tensor:
-        return multiply(subtract(sigmoid(x), values.reshape(x.shape)), _column(weights, x))
+        return multiply(subtract(sigmoid(x), values.reshape(x.shape)), column(weights, x))
 
     return _loss(total, logits, data, slope)
 
@@ -214,58 +215,6 @@ def check_smoothing(label_smoothing: float) -> None:
         raise ValueError(
             f"cross-entropy expects label_smoothing in [0, 1); got {label_smoothing!r}."
         )
-
-
-def with_class_weight(
-    labels: Array, sample_weight: ArrayLike | None, class_weight: ArrayLike | None, n: int
-) -> ArrayLike | None:
-    """Return the weights of samples (batch,) times those of their checked labels, None where all are 1."""
-    if class_weight is None:
-        return sample_weight
-    factors = check_weights("class_weight", class_weight, n, "one per class")[labels]
-    if sample_weight is None:
-        return factors
-    return factors * check_weights("sample_weight", sample_weight, labels.size, "one per sample")
-
-
-def check_weights(name: str, weights: ArrayLike, n: int | None, what: str) -> Array:
-    """Return weights as float64 (n,), or raise TypeError or ValueError; n None: any number of them."""
-    given: Any = np.asarray(weights)
-    if given.dtype.kind not in "fiub":
-        raise TypeError(f"expected {name} as real numbers; got dtype {given.dtype}.")
-    if given.ndim != 1 or n not in (None, given.size):
-        shape = "(n,)" if n is None else f"({n},)"
-        raise ValueError(f"expected {name} of shape {shape}, {what}; got {given.shape}.")
-    found: Array = np.ascontiguousarray(given, np.float64)
-    if found.size and not (found.min() >= 0.0 and found.max() < np.inf):
-        bad = int(np.argmax(~((found >= 0.0) & (found < np.inf))))
-        raise ValueError(f"expected {name} finite and at least 0; got {found[bad]:g} at {bad}.")
-    return found
-
-
-def _weights(
-    function: str,
-    reduction: str,
-    batch: int,
-    sample_weight: ArrayLike | None,
-    n_outputs: int = 1,
-) -> Array:
-    """Return what each sample's loss is multiplied by, (batch,) float64."""
-    if reduction not in ("mean", "sum"):
-        raise ValueError(f'{function} expects reduction "mean" or "sum"; got {reduction!r}.')
-    if sample_weight is None:
-        return np.full(batch, 1.0 / (batch * n_outputs) if reduction == "mean" else 1.0)
-    weights = check_weights("sample_weight", sample_weight, batch, "one per sample")
-    if reduction == "sum":
-        return weights
-    total = float(weights.sum())
-    return weights / (total * n_outputs) if total > 0.0 else np.zeros(batch)
-
-
-def _column(weights: Array, x: Tensor) -> Array:
-    """Return weights (batch,) so that they multiply the rows of x, (batch, n) or (batch,)."""
-    column: Array = weights.reshape((-1,) + (1,) * (x.data.ndim - 1))
-    return column.astype(x.dtype)
 
 
 def _logits_shape(function: str, logits: Tensor) -> tuple[int, int]:

@@ -92,5 +92,5 @@ def test_weights_count_samples_as_often_as_they_say():
 @pytest.mark.parametrize("weights", [[1.0], -np.ones(50), np.full(50, "a")])
 def test_bad_weights_are_refused(weights):
     model = nn.Sequential(nn.ReLU())
-    with pytest.raises((ValueError, TypeError), match="evaluate expects"):
+    with pytest.raises((ValueError, TypeError), match="expected sample_weight"):
         evaluate(model, None, (X, Y, weights))

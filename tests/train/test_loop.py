@@ -286,7 +286,7 @@ def test_an_empty_part_of_a_mini_batch_leaves_gradients_to_the_reducer():
         ({"clip_norm": True}, TypeError, "as a number; got True"),
         ({"validation": 0.0}, ValueError, "a fraction above 0 and below 1; got 0.0"),
         ({"validation": 1.0}, ValueError, "a fraction above 0 and below 1; got 1.0"),
-        ({"validation": (X, Y, W[:3])}, ValueError, "one weight per row"),
+        ({"validation": (X, Y, W[:3])}, ValueError, "one per sample; got"),
     ],
 )
 def test_a_bad_argument_is_refused_before_the_first_step(options, error, message):
