@@ -13,6 +13,7 @@ from typing import TypeAlias
 import numpy as np
 
 from nnsparse.nn.linear import Affine, SparseLinear
+from nnsparse.parameter import FORWARD
 from nnsparse.sparsify.context import Array, Context
 
 # context -> for each target the scores (nnz,) of its stored weights in canonical order, larger = keep
@@ -167,7 +168,7 @@ def neuron_strength(layer: Affine, following: Affine | None = None) -> Array:
     Notes
     -----
     Source: Li et al., Pruning filters for efficient ConvNets, 2017 (L1 norm of the fan-in); the fan-out is added, as
-    both go when the neuron goes. Biases do not count.
+    both go when the neuron goes. Neither biases nor weights that a forward mask leaves out (N:M) count.
 
     Examples
     --------
@@ -191,6 +192,9 @@ def _absolute_sums(layer: Affine, axis: int) -> Array:
     """Return Σ|w| of every row (axis 1) or column (axis 0) of a layer's weight, float64."""
     if not isinstance(layer, SparseLinear):
         return np.asarray(np.abs(layer.weight.data).sum(axis=axis, dtype=np.float64))
-    topology, values = layer.weight.topology, np.abs(layer.weight.canonical())
+    weight = layer.weight
+    mask = weight.buffers.get(FORWARD)  # of n_m and sr_ste: what does not take part has no strength
+    used = weight.data if mask is None else np.where(mask != 0, weight.data, 0)
+    topology, values = weight.topology, np.abs(weight.canonical(used))
     places = topology.coo()[0 if axis == 1 else 1]
     return np.bincount(places, values, minlength=topology.shape[0 if axis == 1 else 1])

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from nnsparse import nn
+from nnsparse.parameter import FORWARD
 from nnsparse.sparsify.context import Context, targets
 from nnsparse.sparsify.criteria import (
     magnitude,
@@ -216,3 +217,11 @@ def test_strength_is_the_sum_of_absolute_weights_in_and_out(first, second):
 def test_strength_refuses_a_following_layer_of_another_size():
     with pytest.raises(ValueError, match="following layer with 20 inputs"):
         neuron_strength(nn.Linear(30, 20, rng=0), nn.Linear(30, 10, rng=0))
+
+
+def test_weights_that_a_forward_mask_leaves_out_give_a_neuron_no_strength():
+    layer = nn.SparseLinear(4, 3, density=1, rng=0)
+    mask = np.array([[1, 0, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1]], layer.dtype)
+    layer.weight.buffers[FORWARD] = layer.weight.planned(mask.ravel())
+    expected = np.abs(layer.weight.to_dense() * mask).sum(axis=1)
+    np.testing.assert_allclose(neuron_strength(layer), expected)
