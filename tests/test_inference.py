@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import nnsparse as ns
-from nnsparse import nn
+from nnsparse import atomic, nn, npz
 from nnsparse.inference import files
 from nnsparse.inference.checking import check
 from nnsparse.rows import Rows
@@ -310,7 +310,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatc
     def fail(descriptor):
         raise OSError("disk full")
 
-    monkeypatch.setattr(files.os, "fsync", fail)
+    monkeypatch.setattr(atomic.os, "fsync", fail)
     with pytest.raises(OSError, match="disk full"):
         FROZEN.save(path)
     assert path.read_bytes() == before
@@ -357,7 +357,9 @@ def forge(path, change, frozen=FROZEN):
     manifest = {"format": files.FORMAT, "version": files.VERSION, "storage_error": 0.0}
     change(arrays, manifest)
     manifest["arrays"] = {
-        name: files._describe(array) for name, array in arrays.items() if array.dtype != object
+        name: npz._describe(array, npz._digest(array))
+        for name, array in arrays.items()
+        if array.dtype != object
     }
     text = np.frombuffer(json.dumps(manifest).encode(), np.uint8)
     with open(path, "wb") as file:
