@@ -60,6 +60,21 @@ class Parameter(Tensor):
         """Return an array in the order in which it is saved, in that of the values: the inverse of `canonical`."""
         return array
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies and pickles hold: all arrays in canonical order, which is the same on every machine."""
+        dense = isinstance(self.grad, np.ndarray)
+        return {
+            "data": self.canonical(),
+            "grad": self.canonical(self.grad) if dense else self.grad,
+            "buffers": {name: self.canonical(buffer) for name, buffer in self.buffers.items()},
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__init__(tiles.aligned(self.planned(state["data"])), requires_grad=True)
+        grad = state["grad"]
+        self.grad = self.planned(grad) if isinstance(grad, np.ndarray) else grad
+        self.buffers = {name: self.planned(buffer) for name, buffer in state["buffers"].items()}
+
 
 def storage(topology: Topology) -> Array:
     """Return, for each nonzero in canonical order, where a parameter keeps its value, (nnz,): `plan.positions`.
@@ -112,6 +127,13 @@ class SparseParameter(Parameter):
         super().__init__(array)
         self._topology = topology
         self.data[storage(topology)] = array
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "topology": self._topology}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._topology = state["topology"]
+        super().__setstate__(state)
 
     @property
     def topology(self) -> Topology:
