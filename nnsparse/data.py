@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from typing import Any, final
 
 import numpy as np
@@ -85,6 +86,7 @@ class DataLoader:
         self.shuffle, self.drop_last = shuffle, drop_last
         self.seed = _seed(rng)
         self.epoch = 0
+        self.part = 0, 1
         if len(self) == 0:
             raise ValueError(
                 f"DataLoader with drop_last: {len(self.rows)} samples give no batch of {batch_size}"
@@ -115,9 +117,52 @@ class DataLoader:
         """Iterate over the mini-batches of an epoch, from number `first` on; `epoch` itself stays."""
         order, w = self.order(epoch), self.sample_weight
         for i in range(first, len(self)):
-            index = order[i * self.batch_size : (i + 1) * self.batch_size]
+            index = self._own(order[i * self.batch_size : (i + 1) * self.batch_size])
             part = self.rows.part(index), self.y[index]
             yield part if w is None else (*part, w[index])
+
+    def shard(self, rank: int, size: int) -> DataLoader:
+        """Return a loader of the part of each mini-batch that process `rank` of `size` trains on.
+
+        Parameters
+        ----------
+        rank, size : int
+            From 0 to size - 1; the number of processes, at least 1.
+
+        Returns
+        -------
+        DataLoader
+            In the same order, with as many mini-batches. Together the parts are this loader's mini-batch, one after
+            the other; they differ by one sample at most, so that some are empty where it has fewer than `size`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If they are no integers in their range, or this loader is a part already.
+
+        Examples
+        --------
+        >>> loader = DataLoader((np.eye(5), np.arange(5)), batch_size=3, shuffle=False)
+        >>> [[y.tolist() for x, y in loader.shard(rank, 2)] for rank in (0, 1)]
+        [[[0], [3]], [[1, 2], [4]]]
+        """
+        for name, value in (("rank", rank), ("size", size)):
+            if isinstance(value, bool) or not isinstance(value, int | np.integer):
+                raise TypeError(f"shard expects an integer as {name}; got {value!r}")
+        if not 0 <= rank < size:
+            raise ValueError(f"shard expects rank from 0 to size - 1; got rank {rank} of {size}")
+        if self.part != (0, 1):
+            raise ValueError(
+                f"shard expects a whole loader; this one is part {self.part[0]} of {self.part[1]} already"
+            )
+        own = copy(self)
+        own.part = int(rank), int(size)
+        return own
+
+    def _own(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return this loader's part of a mini-batch."""
+        rank, size = self.part
+        return index[rank * index.size // size : (rank + 1) * index.size // size]
 
     def split(self, fraction: float) -> tuple[DataLoader, DataLoader]:
         """Return two loaders of this one's samples: without, and of only, a fraction drawn by the seed.
@@ -144,13 +189,15 @@ class DataLoader:
     def _of(self, index: NDArray[np.int64]) -> DataLoader:
         """Return a loader like this one over some of the samples."""
         own = self.rows.part(index), self.y[index]
-        return DataLoader(
+        loader = DataLoader(
             own if self.sample_weight is None else (*own, self.sample_weight[index]),
             batch_size=min(self.batch_size, index.size),
             shuffle=self.shuffle,
             drop_last=self.drop_last,
             rng=self.seed,
         )
+        loader.part = self.part
+        return loader
 
 
 _SPLIT = 0x5B117  # keeps the draw of a split apart from the orders of the epochs

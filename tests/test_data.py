@@ -192,3 +192,55 @@ def test_one_sample_cannot_be_split():
 def test_bad_weights_are_refused(weights, error, message):
     with pytest.raises(error, match=message):
         DataLoader((X, Y, weights), batch_size=2)
+
+
+# ---------------------------------------------------------------- parts for several processes
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+@pytest.mark.parametrize("batch_size", [1, 5, 16])
+def test_parts_of_a_mini_batch_are_it_in_order_and_differ_by_one_sample_at_most(size, batch_size):
+    X, y = np.arange(23.0).reshape(-1, 1), np.arange(23)
+    whole = DataLoader((X, y, y + 1.0), batch_size=batch_size, rng=3)
+    parts = [whole.shard(rank, size) for rank in range(size)]
+    assert {len(part) for part in parts} == {len(whole)}
+    for number, batch in enumerate(whole.batches(2)):
+        shares = [list(part.batches(2))[number] for part in parts]
+        for k in range(3):
+            assert np.array_equal(np.concatenate([s[k] for s in shares]), batch[k])
+        counts = [len(s[1]) for s in shares]
+        assert max(counts) - min(counts) <= 1
+
+
+def test_a_part_counts_epochs_for_itself_and_a_split_of_it_is_the_part_of_the_split():
+    whole = DataLoader((np.eye(12), np.arange(12)), batch_size=4, rng=0)
+    part = whole.shard(1, 2)
+    list(part)
+    assert (part.epoch, whole.epoch) == (1, 0)
+    train, held = whole.split(0.25)
+    own, same = part.split(0.25)
+    assert np.array_equal(same.y, held.y)
+    got = [y.tolist() for _, y in own]
+    assert got == [y.tolist() for _, y in train.shard(1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("rank", "size", "error", "message"),
+    [
+        (2, 2, ValueError, "shard expects rank from 0 to size - 1; got rank 2 of 2"),
+        (-1, 2, ValueError, "got rank -1 of 2"),
+        (0, 0, ValueError, "got rank 0 of 0"),
+        (0.0, 2, TypeError, "an integer as rank; got 0.0"),
+        (True, 2, TypeError, "an integer as rank; got True"),
+        (0, "2", TypeError, "an integer as size; got '2'"),
+    ],
+)
+def test_a_part_that_cannot_be_is_refused(rank, size, error, message):
+    with pytest.raises(error, match=message):
+        DataLoader((np.eye(3), np.arange(3)), batch_size=2).shard(rank, size)
+
+
+def test_a_part_of_a_part_is_refused():
+    part = DataLoader((np.eye(3), np.arange(3)), batch_size=2).shard(1, 2)
+    with pytest.raises(ValueError, match="expects a whole loader; this one is part 1 of 2 already"):
+        part.shard(0, 2)

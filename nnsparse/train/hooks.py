@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, final, runtime_checkable
 
+from nnsparse.data import DataLoader
 from nnsparse.nn.module import Module
 from nnsparse.optim.optimizer import Optimizer
+from nnsparse.train.evaluation import LossFunction
 from nnsparse.train.history import History
 
 
@@ -44,15 +46,25 @@ class EffectBeforeStep(Protocol):
 
 @runtime_checkable
 class GradientReducer(Protocol):
-    """An update that joins the gradients of several processes (`nnsparse.distributed`)."""
+    """An update that joins the gradients of several processes (`nnsparse.distributed`).
 
-    def reduce(self, loss: float, weight: float) -> tuple[float, float]:
+    All processes run the same loop, and none may end it alone: the others would wait for its gradients.
+    """
+
+    def begin(self, loss_fn: LossFunction, optimizer: Optimizer, loader: DataLoader, /) -> None:
+        """See what is trained on, before the first step."""
+
+    def reduce(self, loss: float, weight: float, stop: bool, /) -> tuple[float, float, bool]:
         """Make the gradients those of all processes' samples; return their joint mean loss and total weight.
 
         Called right after the backward pass, before gradients are clipped or changed by effects. The gradients are
         those of `loss`, the mean over this process' samples, whose weights add up to `weight`; without samples all
-        gradients are None and both are 0.
+        gradients are None and both are 0. `stop` is whether this process wants to end the training; returned is
+        whether any does: then all end it after this step.
         """
+
+    def agree(self, stop: bool, /) -> bool:
+        """Return whether any process wants to end the training; after each epoch."""
 
     def step(self) -> None:
         """Do what is due after this training step."""

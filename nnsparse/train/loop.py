@@ -41,6 +41,8 @@ class Loop:
         begun.
     stopped : str
         Why a callback wants to end the run.
+    ending : bool
+        Whether the run ends now; of several processes, whether all have agreed on it.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Loop:
         self.epochs: list[Epoch] = []
         self.batches_done = 0
         self.stopped = ""
+        self.ending = False
 
     @property
     def total_steps(self) -> int:
@@ -74,11 +77,18 @@ class Loop:
     def run(self, validation: Data | None, progress: Progress, interrupt: Interrupt) -> None:
         """Train until all epochs are done, or somebody wants to end it; begin where the attributes say."""
         state = None
-        while len(self.epochs) < self.n_epochs and not (interrupt.requested or self.stopped):
+        for reducer in self.hooks.reducers:
+            reducer.begin(self.loss_fn, self.optimizer, self.loader)
+        while len(self.epochs) < self.n_epochs and not self.ending:
             if self._epoch(validation, progress, interrupt):
                 state = self.state()
                 for callback in self.hooks.callbacks:
                     callback(state)
+            self.ending = self._wants_to_end(interrupt)
+            for reducer in self.hooks.reducers:
+                self.ending = reducer.agree(self.ending)
+        if self.ending and not self._wants_to_end(interrupt):
+            self._request_stop("another process asked for it")
         for ending in self.hooks.at_end:
             ending.at_end(self.state())
 
@@ -111,6 +121,9 @@ class Loop:
             self.stopped,
         )
 
+    def _wants_to_end(self, interrupt: Interrupt) -> bool:
+        return interrupt.requested or bool(self.stopped)
+
     def _request_stop(self, reason: str) -> None:
         self.stopped = self.stopped or reason
 
@@ -120,14 +133,16 @@ class Loop:
             self.loader.epoch += 1
         batches = self.loader.batches(self.loader.epoch - 1, self.batches_done)
         while group := list(islice(batches, self.accumulate)):
-            outputs = self._step(group)
+            outputs = self._step(group, interrupt)
             self.batches_done += len(group)
             progress.after_step(self, outputs, group[-1])
             if self.hooks.after_step:
                 state = self.state()
                 for callback in self.hooks.after_step:
                     callback.after_step(state)
-            if interrupt.requested or self.stopped:
+            if not self.hooks.reducers:
+                self.ending = self._wants_to_end(interrupt)
+            if self.ending:
                 break
         if self.batches_done < len(self.loader):
             return False
@@ -146,12 +161,13 @@ class Loop:
         progress.after_epoch(self)
         return True
 
-    def _step(self, group: Sequence[tuple[Any, ...]]) -> Any:
+    def _step(self, group: Sequence[tuple[Any, ...]], interrupt: Interrupt) -> Any:
         """Train on one group of mini-batches; return the outputs for the last one."""
         start = perf_counter()
         outputs, loss, weight = self._gradients(group)
         for reducer in self.hooks.reducers:
-            loss, weight = reducer.reduce(loss, weight)
+            wish = self._wants_to_end(interrupt)
+            loss, weight, self.ending = reducer.reduce(loss, weight, wish)
         for effect in self.hooks.effects:
             effect.before_step()
         if self.clip_norm is not None:

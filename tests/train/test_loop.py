@@ -117,6 +117,22 @@ def test_gradients_that_are_not_finite_stop_the_run_before_the_step():
     assert np.array_equal(parts.weights(), fresh.weights())
 
 
+class Reducer:
+    """Of one process: what it has is all there is."""
+
+    def begin(self, loss_fn, optimizer, loader):
+        pass
+
+    def reduce(self, loss, weight, stop):
+        return loss, weight, stop
+
+    def agree(self, stop):
+        return stop
+
+    def step(self):
+        pass
+
+
 # ---------------------------------------------------------------- weights and validation
 
 
@@ -130,12 +146,9 @@ def test_a_weight_of_zero_is_a_sample_that_is_not_there():
 
 
 def test_an_epoch_whose_weights_are_all_zero_has_no_loss():
-    class Nothing:
-        def reduce(self, loss, weight):
-            return 0.0, 0.0
-
-        def step(self):
-            pass
+    class Nothing(Reducer):
+        def reduce(self, loss, weight, stop):
+            return 0.0, 0.0, stop
 
     history = Parts().fit(1, updates=[Nothing()])
     assert np.isnan(history["train_loss"]).all()
@@ -146,13 +159,10 @@ def test_a_fraction_for_validation_is_taken_out_of_the_training_data():
     train, held = parts.loader.split(0.2)
     seen = []
 
-    class Watch:
-        def step(self):
-            pass
-
-        def reduce(self, loss, weight):
+    class Watch(Reducer):
+        def reduce(self, loss, weight, stop):
             seen.append(weight)
-            return loss, weight
+            return loss, weight, stop
 
     history = parts.fit(1, validation=0.2, updates=[Watch()])
     assert sum(seen) == len(train.y) == 72
@@ -232,17 +242,14 @@ def test_a_state_tells_the_last_loss_and_all_steps():
 
 
 def test_a_reducer_sees_the_gradients_first_and_gives_the_loss_that_is_recorded():
-    class Twice:
+    class Twice(Reducer):
         calls = 0
 
-        def reduce(self, loss, weight):
+        def reduce(self, loss, weight, stop):
             self.calls += 1
             for p in parts.model.parameters():
                 p.grad *= 2
-            return loss + 100, 2 * weight
-
-        def step(self):
-            pass
+            return loss + 100, 2 * weight, stop
 
     parts, plain, twice = Parts(), Parts(), Twice()
     plain.optimizer.lr = 0.4
@@ -250,6 +257,54 @@ def test_a_reducer_sees_the_gradients_first_and_gives_the_loss_that_is_recorded(
     np.testing.assert_allclose(parts.weights(), plain.weights(), rtol=1e-12)
     np.testing.assert_allclose(a["step_loss"], b["step_loss"] + 100)
     assert twice.calls == 5
+
+
+def test_a_reducer_begins_with_what_is_trained_on():
+    class Look(Reducer):
+        def begin(self, *given):
+            self.given = given
+
+    parts, look = Parts(), Look()
+    parts.fit(1, updates=[look])
+    assert look.given[1:] == (parts.optimizer, parts.loader)
+
+
+def test_a_wish_to_stop_is_passed_on_and_the_run_ends_when_the_processes_agree():
+    class Later(Reducer):
+        wishes: tuple[bool, ...] = ()
+
+        def reduce(self, loss, weight, stop):
+            self.wishes = (*self.wishes, stop)
+            return loss, weight, sum(self.wishes) == 2  # the others need another step
+
+    class Wish:
+        def __call__(self, state):
+            pass
+
+        def after_step(self, state):
+            if state.step == 1:
+                state.request_stop("enough")
+
+    later = Later()
+    history = Parts().fit(2, updates=[later], callbacks=[Wish()])
+    assert later.wishes == (False, True, True)
+    assert history["step_loss"].size == 3
+    assert history.stopped == "enough"
+
+
+@pytest.mark.parametrize("when", ["reduce", "agree"])
+def test_a_run_that_another_process_ends_says_so(when):
+    class Other(Reducer):
+        def reduce(self, loss, weight, stop):
+            return loss, weight, when == "reduce"
+
+        def agree(self, stop):
+            return True
+
+    history = Parts().fit(3, updates=[Other()])
+    assert history["step_loss"].size == (1 if when == "reduce" else 5)
+    assert history.stopped == "another process asked for it"
+    assert not history.interrupted
 
 
 def test_an_empty_part_of_a_mini_batch_leaves_gradients_to_the_reducer():
@@ -260,13 +315,10 @@ def test_an_empty_part_of_a_mini_batch_leaves_gradients_to_the_reducer():
             for x, y in super().batches(epoch, first):
                 yield x.part(slice(0)), y[:0]
 
-    class Look:
-        def reduce(self, loss, weight):
+    class Look(Reducer):
+        def reduce(self, loss, weight, stop):
             found.append((loss, weight, [p.grad for p in parts.model.parameters()]))
-            return loss, weight
-
-        def step(self):
-            pass
+            return loss, weight, stop
 
     parts, fresh = Parts(), Parts()
     parts.loader = Empty((X, Y), batch_size=45)
