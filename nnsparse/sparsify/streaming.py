@@ -61,7 +61,7 @@ class Stream:
     @classmethod
     def of(cls, taps: Sequence[Tap], kept: Topology) -> Stream:
         """Return the stream of a gradient from what it is made of, at least one tap; those in `kept` are not free."""
-        d, x = _stacked(taps)
+        d, x = stacked(taps)
         row_norms, used = _norms(d)
         col_norms, _ = _norms(x)
         rows, cols = np.argsort(-row_norms), np.argsort(-col_norms)
@@ -172,7 +172,7 @@ class Stream:
         return positions
 
 
-def _stacked(taps: Sequence[Tap]) -> Tap:
+def stacked(taps: Sequence[Tap]) -> Tap:
     """Return all taps as one: their tiles one after the other, padded to the most lanes."""
     if not any(len(d) for d, _ in taps):  # an empty batch: a gradient of zeros
         d, x = (np.zeros((1, a.shape[1], tiles.LANES[0]), a.dtype) for a in taps[0])

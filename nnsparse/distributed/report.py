@@ -1,0 +1,62 @@
+"""What data-parallel training sent, in numbers: `Report`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+
+@final
+@dataclass(frozen=True)
+class Report:
+    """Bytes and seconds of the all-reduces of one rank.
+
+    Attributes
+    ----------
+    ranks : int
+    steps : int
+        Training steps so far.
+    gradient_bytes : int
+        Of one step's all-reduce, the gradients: one number for each nonzero and for each other parameter, such as
+        biases, at present.
+    trailer_bytes : int
+        Of the same all-reduce, what follows the gradients: loss, weight, marks, one number per parameter.
+    dense_bytes : int
+        What the gradients of a dense network of the same shape would be, biases included.
+    weight_bytes, dense_weight_bytes : int
+        The part of sparse weights in `gradient_bytes` and `dense_bytes`; the rest is the same in both.
+    growth_bytes : int
+        Received in all for the growth of weights by gradient.
+    seconds : float
+        Spent in all-reduces, in all, waiting for slower ranks included.
+    """
+
+    ranks: int
+    steps: int
+    gradient_bytes: int
+    trailer_bytes: int
+    dense_bytes: int
+    weight_bytes: int
+    dense_weight_bytes: int
+    growth_bytes: int
+    seconds: float
+
+    @property
+    def other_bytes(self) -> int:
+        """Gradients of biases and of all other parameters that are not sparse, per step."""
+        return self.gradient_bytes - self.weight_bytes
+
+    def __str__(self) -> str:
+        total = self.gradient_bytes + self.trailer_bytes
+        lines = [
+            f"{self.ranks} rank{'s'[: self.ranks > 1]}, {self.steps:,} steps",
+            f"all-reduced per step {total:,} bytes: gradients {self.gradient_bytes:,}, the rest {self.trailer_bytes:,}",
+            f"a dense network's gradients {self.dense_bytes:,} bytes, "
+            f"{self.dense_bytes / max(1, self.gradient_bytes):.1f}x as many",
+        ]
+        if self.growth_bytes:
+            lines.append(f"gathered for growth, in all {self.growth_bytes:,} bytes")
+        if self.steps and self.ranks > 1:
+            mean = 1e3 * self.seconds / self.steps
+            lines.append(f"in all-reduce {mean:.3f} ms per step, waiting included")
+        return "; ".join(lines)
