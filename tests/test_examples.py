@@ -1,4 +1,4 @@
-"""The README's code and the examples run as they stand, and learn."""
+"""The examples run as they stand, and learn."""
 
 import argparse
 import importlib
@@ -31,24 +31,6 @@ def example(monkeypatch):
     yield importlib.import_module
     for name in (*NAMES, "_sparse", "_sparse_report", "_common"):
         sys.modules.pop(name, None)
-
-
-def test_the_readmes_python_blocks_run_one_after_the_other_and_learn(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    names = {}
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), names)
-    assert len(blocks) == 7
-    assert names["accuracy"] > 0.9
-    assert (names["reader"].predict(names["T_test"]).argmax(1) == names["mood_test"]).mean() > 0.7
-    assert names["result"].n_images == 500
-    printed = capsys.readouterr().out
-    assert "bytes/nnz" in printed
-    assert "GFLOP/s" in printed
-    x = names["X_test"][:7]
-    close = pytest.approx(names["model"].predict(x), abs=1e-4)
-    assert names["same"].predict(x) == close
 
 
 def test_the_mnist_example_learns_and_writes_what_it_printed(mnist, tmp_path, capsys):
