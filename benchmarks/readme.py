@@ -1,9 +1,10 @@
-"""Writes the figures of the README from the JSON files of the benchmarks, so that none is typed.
+"""Writes the figures of the README and of the guide from the JSON files of the benchmarks, so that none is typed.
 
     python -m benchmarks.readme benchmarks/results/*.json
 
-What stands between `<!-- figures -->` and `<!-- /figures -->` is replaced; the rest stays. The
-tables are compact: all that was measured is in the files, and printed by each benchmark itself.
+What stands between `<!-- figures -->` and `<!-- /figures -->` is replaced, in README.md by three short tables
+(`_readme_summary`), in docs/guide/benchmarks.md by all of them; the rest stays. The README's plot is drawn from the
+crossover's file. Everything measured is in the files, and printed by each benchmark itself.
 """
 
 from __future__ import annotations
@@ -25,13 +26,16 @@ from benchmarks import (
     _challenge_report,
     _common,
     _machine,
+    _readme_summary,
     _text_report,
     startup,
 )
 from benchmarks._command import SETTINGS, command
 from benchmarks._common import TOTAL, number, spread, table
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+README, PAGE = ROOT / "README.md", ROOT / "docs" / "guide" / "benchmarks.md"
+PLOT = ROOT / "docs" / "assets" / "speed.png"
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 LABELS = {
     "nnsparse": "**nnsparse**",
@@ -203,9 +207,7 @@ def figures(results: Sequence[Result]) -> str:
     ReadmeError
         If a result has not the form that its benchmark writes.
     """
-    by_kind: dict[str, list[Result]] = {kind: [] for kind in SETTINGS}
-    for result in results:
-        by_kind[result["benchmark"]].append(result)
+    by_kind = sorted_by_kind(results)
     try:
         blocks = [kernel_table(by_kind["kernels"])] if by_kind["kernels"] else []
         blocks += [training_table(by_kind["training"])] if by_kind["training"] else []
@@ -217,6 +219,28 @@ def figures(results: Sequence[Result]) -> str:
         return "\n\n".join([*blocks, machines(ordered)]).strip()
     except (KeyError, TypeError) as error:
         raise ReadmeError(f"a result lacks {error}: run its benchmark again") from None
+
+
+def summary(results: Sequence[Result]) -> str:
+    """Return the README's tables as Markdown; nothing for no results.
+
+    Raises
+    ------
+    ReadmeError
+        If a result has not the form that its benchmark writes.
+    """
+    try:
+        return _readme_summary.summary(sorted_by_kind(results))
+    except (KeyError, TypeError) as error:
+        raise ReadmeError(f"a result lacks {error}: run its benchmark again") from None
+
+
+def sorted_by_kind(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """Return the results of each benchmark that has a table, in the order of the tables."""
+    by_kind: dict[str, list[Result]] = {kind: [] for kind in SETTINGS}
+    for result in results:
+        by_kind[result["benchmark"]].append(result)
+    return by_kind
 
 
 def load(paths: Sequence[Path]) -> list[Result]:
@@ -255,7 +279,7 @@ def split(text: str) -> tuple[str, str, str]:
     before, begin, rest = text.partition(BEGIN)
     between, end, after = rest.partition(END)
     if not begin or not end or any(mark in before + between + after for mark in (BEGIN, END)):
-        raise ReadmeError(f"expected one {BEGIN} and, behind it, one {END} in the README")
+        raise ReadmeError(f"expected one {BEGIN} and, behind it, one {END} in the page")
     return before, between, after
 
 
@@ -265,19 +289,41 @@ def rewrite(text: str, tables: str) -> str:
     return f"{before}{BEGIN}\n{tables}{chr(10) if tables else ''}{END}{after}"
 
 
+def crossover(paths: Sequence[Path]) -> Result | None:
+    """Return the crossover's result, which the README's plot is drawn from, if it is among the files."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(paths)]
+    return next((result for result in found if result["benchmark"] == "crossover"), None)
+
+
+def _replace(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; exit code 2 for a wrong argument, file or README."""
+    """Run the command line; exit code 2 for a wrong argument, file or page."""
     p = argparse.ArgumentParser(prog="readme", description=(__doc__ or "").split("\n")[0])
     p.add_argument("results", type=Path, nargs="+", metavar="JSON", help="what benchmarks wrote")
     p.add_argument("--readme", type=_common.output_file, default=README, metavar="PATH")
+    p.add_argument("--page", type=_common.output_file, default=PAGE, metavar="PATH")
+    p.add_argument("--plot", type=_common.output_file, default=PLOT, metavar="PATH")
     args = p.parse_args(argv)
     try:
-        text = rewrite(args.readme.read_text(encoding="utf-8"), figures(load(args.results)))
+        results = load(args.results)
+        tables = figures(results), summary(results)
+        pages = args.page, args.readme
+        texts = [
+            rewrite(page.read_text(encoding="utf-8"), text)
+            for page, text in zip(pages, tables, strict=True)
+        ]
+        drawn = crossover(args.results)
     except (ReadmeError, OSError) as error:
         p.error(str(error))
-    part = args.readme.with_name(args.readme.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(args.readme)
+    for page, text in zip(pages, texts, strict=True):
+        _replace(page, text)
+    if drawn is not None:
+        _readme_summary.plot(drawn, args.plot)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The README's figures: tables of the committed results, and only where they belong.
+"""The figures of the README and of the guide: tables of the committed results, and only where they belong.
 
 Only the form is tested here, not how fast anything is.
 """
@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # `benchmarks` is no part of the installed package
 
-from benchmarks import readme  # noqa: E402
+from benchmarks import _readme_summary, readme  # noqa: E402
 
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
 
@@ -57,11 +58,25 @@ def cells(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
 
 
-def test_the_readme_shows_the_committed_results() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme.split(text)[1].strip() == readme.figures(readme.load(RESULTS)), (
-        "run: python -m benchmarks.readme benchmarks/results/*.json"
-    )
+HINT = "run: python -m benchmarks.readme benchmarks/results/*.json"
+
+
+def test_the_guide_shows_all_committed_results() -> None:
+    text = readme.PAGE.read_text(encoding="utf-8")
+    assert readme.split(text)[1].strip() == readme.figures(readme.load(RESULTS)), HINT
+
+
+def test_the_readme_shows_the_committed_results_in_short() -> None:
+    text = readme.README.read_text(encoding="utf-8")
+    short = readme.summary(readme.load(RESULTS))
+    assert readme.split(text)[1].strip() == short, HINT
+    assert len(short) < 5000
+
+
+def test_the_readmes_plot_is_that_of_the_committed_crossover() -> None:
+    drawn = readme.crossover(RESULTS)
+    assert drawn is not None
+    assert _readme_summary.digest(drawn).encode() in readme.PLOT.read_bytes(), HINT
 
 
 def test_committed_results_are_small() -> None:
@@ -119,6 +134,21 @@ def test_no_results_give_no_figures() -> None:
     assert readme.figures([]) == ""
 
 
+def test_a_summary_says_whether_the_machine_was_quiet_but_not_for_what_was_not_timed() -> None:
+    quiet, noisy = kernel_result(1024), kernel_result(2048)
+    assert "not quiet" not in readme.summary([quiet])
+    noisy["control"]["after"] = {**noisy["control"]["after"], "others": 0.5}
+    text = readme.summary([quiet, noisy])
+    assert text.count("not quiet") == text.count("Measured on abacus") == 1
+    assert cells(text) == [
+        ["layer", "50 %"],
+        [":" + "-" * 28, "-----:"],
+        ["1024 × 1024, **nnsparse**", "3.70×"],
+        ["1024 × 1024, torch sparse CSR", "0.500×"],
+        ["2048 × 2048, **nnsparse**", "3.70×"],
+    ]
+
+
 def test_only_what_lies_between_the_markers_is_rewritten() -> None:
     text = "a\n<!-- figures -->\nold\n<!-- /figures -->\nb\n"
     new = readme.rewrite(text, "new")
@@ -144,7 +174,7 @@ def test_missing_markers_end_with_code_2_and_leave_the_readme_alone(
     page.write_text(text, encoding="utf-8")
     result.write_text(json.dumps(kernel_result(64)), encoding="utf-8")
     with pytest.raises(SystemExit) as stop:
-        readme.main([str(result), "--readme", str(page)])
+        readme.main([str(result), "--readme", str(page), "--page", str(page)])
     assert stop.value.code == 2
     assert "expected one <!-- figures -->" in capsys.readouterr().err
     assert page.read_text(encoding="utf-8") == text
@@ -167,15 +197,21 @@ def test_a_file_without_figures_ends_with_code_2(
     page.write_text("<!-- figures --><!-- /figures -->", encoding="utf-8")
     result.write_text(content, encoding="utf-8")
     with pytest.raises(SystemExit) as stop:
-        readme.main([str(result), "--readme", str(page)])
+        readme.main([str(result), "--readme", str(page), "--page", str(page)])
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
 
 
-def test_the_readme_is_written_from_the_command_line(tmp_path: Path) -> None:
-    page, result = tmp_path / "README.md", tmp_path / "k.json"
-    page.write_text("# x\n<!-- figures -->\n<!-- /figures -->\n", encoding="utf-8")
+def test_both_pages_are_written_from_the_command_line_and_the_plot(tmp_path: Path) -> None:
+    page, guide, result = tmp_path / "README.md", tmp_path / "guide.md", tmp_path / "k.json"
+    for path in (page, guide):
+        path.write_text("# x\n<!-- figures -->\n<!-- /figures -->\n", encoding="utf-8")
     result.write_text(json.dumps(kernel_result(64)), encoding="utf-8")
-    command = [sys.executable, "-m", "benchmarks.readme", str(result), "--readme", str(page)]
+    command = [sys.executable, "-m", "benchmarks.readme", str(result)]
+    if find_spec("matplotlib"):
+        command.append(str(ROOT / "benchmarks" / "results" / "crossover.json"))
+    command += ["--readme", str(page), "--page", str(guide), "--plot", str(tmp_path / "speed.png")]
     subprocess.run(command, cwd=ROOT, env=dict(os.environ), check=True)
-    assert readme.figures([kernel_result(64)]) in page.read_text(encoding="utf-8")
+    assert readme.figures([kernel_result(64)]) in guide.read_text(encoding="utf-8")
+    assert readme.summary([kernel_result(64)]) in page.read_text(encoding="utf-8")
+    assert not find_spec("matplotlib") or (tmp_path / "speed.png").stat().st_size > 10_000

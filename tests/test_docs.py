@@ -114,6 +114,7 @@ def test_the_python_blocks_of_a_page_run_one_after_the_other(
     main = types.ModuleType("__main__")  # so that classes and functions of the page can be pickled
     monkeypatch.setitem(sys.modules, "__main__", main)
     threads = ns.get_num_threads()
+    ns.set_num_threads(1)  # small networks: no thread waits for another on a busy machine
     try:
         printed = run(page, vars(main))
     except ImportError as error:
@@ -193,13 +194,19 @@ def test_a_program_named_in_the_documentation_takes_the_options_given_to_it(
     understand = argparse.ArgumentParser.parse_args
 
     def parse_args(*args: Any, **kwargs: Any) -> None:
-        understand(*args, **kwargs)  # exits with 2 if it does not
+        try:
+            understand(*args, **kwargs)
+        except SystemExit as stop:
+            if stop.code != 0:  # 0: --help
+                raise
         raise Parsed
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
     monkeypatch.setattr(sys, "argv", [])
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(ROOT if words[at] == "-m" else (ROOT / words[at]).parent))
+    if words[at] == "-m":
+        monkeypatch.delitem(sys.modules, words[at + 1], raising=False)  # it is run anew
     loaded = set(sys.modules)
     try:
         with pytest.raises(Parsed):
@@ -251,8 +258,6 @@ def test_links_within_the_project_lead_somewhere(page: Path) -> None:
             and anchor not in anchors(path)
         ):
             dead.append(link[0] or link[1])
-        elif ROOT / "docs" in page.parents and ROOT / "docs" not in path.parents:
-            dead.append(f"{target}: not part of the site")
     assert not dead
 
 
