@@ -6,10 +6,22 @@
 >>> optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 """
 
-from nnsparse import data, datasets, inference, kernels, nn, optim, schedule, sparsify, train
+from nnsparse import (
+    data,
+    datasets,
+    inference,
+    interchange,
+    kernels,
+    nn,
+    optim,
+    schedule,
+    sparsify,
+    train,
+)
 from nnsparse.autograd import Tensor, grad, no_grad, tensor
 from nnsparse.gradcheck import check_gradients
 from nnsparse.inference import compile
+from nnsparse.interchange import from_torch, to_onnx, to_torch
 from nnsparse.jit import get_num_threads, set_num_threads
 from nnsparse.jvp import jvp
 from nnsparse.memory import memory_report
@@ -30,9 +42,11 @@ __all__ = [
     "compile",
     "data",
     "datasets",
+    "from_torch",
     "get_num_threads",
     "grad",
     "inference",
+    "interchange",
     "jvp",
     "kernels",
     "memory_report",
@@ -44,5 +58,7 @@ __all__ = [
     "set_num_threads",
     "sparsify",
     "tensor",
+    "to_onnx",
+    "to_torch",
     "train",
 ]

@@ -27,12 +27,12 @@ LAYERS = {
             "nn optim",
             "sparsify data datasets memory tuning profiling roofline inference",
             "train",
-            "estimators distributed graph_challenge testing",
+            "estimators distributed graph_challenge interchange testing",
         ]
     )
     for name in names.split()
 }
-OPTIONAL = {"torch", "sklearn", "matplotlib", "mpi4py"}
+OPTIONAL = {"torch", "sklearn", "matplotlib", "mpi4py", "onnx", "onnxruntime"}
 MAX_LINES = 300
 
 

@@ -50,8 +50,10 @@ class Layer:
 _NONE = np.empty(0, np.int64)
 
 
-def layers_of(model: Module) -> tuple[list[Layer], np.dtype[Any]]:
+def layers_of(model: Module, who: str = "compile") -> tuple[list[Layer], np.dtype[Any]]:
     """Return the plain layers of a model, batch normalisation folded where it can be, and their dtype.
+
+    Messages begin with `who`.
 
     Raises
     ------
@@ -66,8 +68,12 @@ def layers_of(model: Module) -> tuple[list[Layer], np.dtype[Any]]:
     for name, module in _parts("", model):
         where = f"layer {name} ({type(module).__name__})" if name else type(module).__name__
         if isinstance(module, Affine | BatchNorm1d):
-            new = _affine(module) if isinstance(module, Affine) else _normalization(where, module)
-            _check_fit(where, new, found, dtype)
+            new = (
+                _affine(module)
+                if isinstance(module, Affine)
+                else _normalization(f"{who}: {where}", module)
+            )
+            _check_fit(f"{who}: {where}", new, found, dtype)
             dtype = new.bias.dtype
             for activation in early:
                 found = found or [_identity(new.n_in, dtype)]
@@ -75,14 +81,14 @@ def layers_of(model: Module) -> tuple[list[Layer], np.dtype[Any]]:
             early = []
             _append(found, new)
         elif not isinstance(module, Dropout):
-            activation = _activation(where, module)
+            activation = _activation(f"{who} cannot take {where}", module)
             if found:
                 _append_activation(found, activation)
             else:
                 early.append(activation)
     if dtype is None:
         raise ValueError(
-            "compile expects at least one affine or BatchNorm1d layer, which tells the number of "
+            f"{who} expects at least one affine or BatchNorm1d layer, which tells the number of "
             f"features; got {model!r}"
         )
     return found, dtype
@@ -92,13 +98,12 @@ def _check_fit(where: str, new: Layer, found: list[Layer], dtype: np.dtype[Any] 
     """Refuse a layer whose dtype or number of features does not fit what comes before it."""
     if dtype is not None and new.bias.dtype != dtype:
         raise TypeError(
-            f"compile: {where} is {new.bias.dtype}, the layers before it {dtype}. "
+            f"{where} is {new.bias.dtype}, the layers before it {dtype}. "
             "Give all layers the same dtype."
         )
     if found and found[-1].n_out != new.n_in:
         raise ValueError(
-            f"compile: {where} expects {new.n_in} features; the layer before it gives "
-            f"{found[-1].n_out}"
+            f"{where} expects {new.n_in} features; the layer before it gives {found[-1].n_out}"
         )
 
 
@@ -132,7 +137,7 @@ def _normalization(where: str, module: BatchNorm1d) -> Layer:
     arrays = [module.running_mean, module.running_var]
     arrays += [p.data for p in (module.weight, module.bias) if p is not None]
     if any(a.shape != (n,) for a in arrays):
-        raise ValueError(f"compile: {where} expects parameters and statistics of shape ({n},)")
+        raise ValueError(f"{where} expects parameters and statistics of shape ({n},)")
     scale = 1.0 / np.sqrt(module.running_var + module.eps, dtype=np.float64)
     if module.weight is not None:
         scale = scale * module.weight.data
@@ -177,7 +182,7 @@ def _append_activation(found: list[Layer], activation: tuple[int, float]) -> Non
     found[-1] = replace(found[-1], activation=activation[0], slope=activation[1])
 
 
-def _activation(where: str, module: Module) -> tuple[int, float]:
+def _activation(refusal: str, module: Module) -> tuple[int, float]:
     """Return (kernel code, slope) of an activation layer."""
     if isinstance(module, activations.LeakyReLU):
         return LEAKY, module.slope
@@ -193,7 +198,7 @@ def _activation(where: str, module: Module) -> tuple[int, float]:
         if type(module) is kind:
             return code, 0.0
     raise TypeError(
-        f"compile cannot take {where}: expected Sequential, SparseLinear, Linear, NumpyLinear, "
+        f"{refusal}: expected Sequential, SparseLinear, Linear, NumpyLinear, "
         "ReLU, LeakyReLU, AllReLU, Tanh, Sigmoid, GELU, Dropout or BatchNorm1d. "
-        "Compile the parts before and after it."
+        "Take the parts before and after it."
     )
