@@ -12,17 +12,17 @@ import logging
 import os
 import pickle
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numba
 from numba.core import caching, event
 
-from nnsparse import trace
+from nnsparse import threading_layer, trace
 
 _log = logging.getLogger("nnsparse")
 
@@ -142,6 +142,13 @@ class _Cache(caching.FunctionCache):  # type: ignore[misc]
                 )
 
 
+class _AloneCache(_Cache):
+    """The cache of parallel kernels that were compiled for one thread: other code under the same name."""
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        return *super()._index_key(sig, codegen), "alone"
+
+
 def _described(function: Callable[..., Any]) -> str:
     """Return a digest of a function's code and of what it closes over: constants, and functions like itself."""
     digest = hashlib.sha256(f"{function.__qualname__} {function.__code__.co_firstlineno}".encode())
@@ -197,26 +204,49 @@ def serial(function: Callable[..., Any]) -> Any:
     return dispatcher
 
 
+@inline
+def _only_thread():  # type: ignore[no-untyped-def]
+    """Return the number of the only thread."""
+    return 0
+
+
 class _ParallelKernel:
-    """A compiled `prange` kernel; serialises calls where the threading layer cannot take concurrent ones.
+    """A compiled `prange` kernel, called as the threading layer permits (`threading_layer`).
 
     Parallel kernels are leaves: they are called from Python only, never from other compiled code
     (numba#4807, numba#8578).
     """
 
-    __slots__ = ("__name__", "dispatcher")
+    __slots__ = ("__name__", "_alone", "dispatcher")
 
     def __init__(self, dispatcher: Any) -> None:
         self.dispatcher = dispatcher
+        self._alone: Any = None
         self.__name__ = dispatcher.py_func.__name__
 
     def __call__(self, *args: Any) -> Any:
-        guard = _guard if _layer_known else _find_guard()
+        guard = threading_layer.guard if threading_layer.known else threading_layer.start()
         if guard is None and trace.active is None:
             return self.dispatcher(*args)
-        run = trace.kernel(self.__name__, self.dispatcher)
+        chosen = self.alone() if threading_layer.alone else self.dispatcher
+        run = trace.kernel(self.__name__, chosen)
         with guard or nullcontext():
             return run(*args)
+
+    def alone(self) -> Any:
+        """Return the kernel compiled for one thread, without Numba's threading layer: for forked processes."""
+        if self._alone is None:
+            original = self.dispatcher.py_func
+            # Outside of a parallel loop only omp has a number for the thread; tbb may say -2.
+            names = {**original.__globals__, "get_thread_id": _only_thread}
+            function = FunctionType(
+                original.__code__, names, original.__name__, None, original.__closure__
+            )
+            function.__qualname__, function.__module__ = original.__qualname__, original.__module__
+            dispatcher = numba.njit(**_OPTIONS)(function)
+            dispatcher._cache = _AloneCache(function)
+            self._alone = dispatcher
+        return self._alone
 
 
 def parallel(function: Callable[..., Any]) -> _ParallelKernel:
@@ -238,40 +268,6 @@ def vector_bits() -> int:
 # ---------------------------------------------------------------- threads
 
 MAX_THREADS: int = numba.config.NUMBA_NUM_THREADS  # what scratch memory is laid out for
-_layer_known = False
-_forked = False
-_guard: threading.Lock | None = None
-_finding = threading.Lock()
-
-
-def _mark_fork() -> None:
-    """Note in a forked child that the parent's threads are gone; OpenMP would end the process otherwise."""
-    global _layer_known, _forked
-    _forked = _forked or _layer_known
-    _layer_known = False
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_mark_fork)
-
-
-def _find_guard() -> threading.Lock | None:
-    """Start Numba's threads and return a lock if their layer aborts on concurrent calls (numba#8563)."""
-    global _layer_known, _guard
-    if _forked:
-        raise RuntimeError(
-            "nnsparse was used before this process was forked, and its threads do not survive a "
-            "fork. Start processes with multiprocessing.get_context('spawn') or 'forkserver', or "
-            "fork before the first use of nnsparse."
-        )
-    with _finding:
-        if not _layer_known:
-            from numba.np.ufunc import parallel as layer
-
-            layer._launch_threads()
-            _guard = threading.Lock() if numba.threading_layer() == "workqueue" else None
-            _layer_known = True
-    return _guard
 
 
 def set_num_threads(n: int) -> None:
@@ -290,9 +286,13 @@ def set_num_threads(n: int) -> None:
     limit = MAX_THREADS
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= limit:
         raise ValueError(f"set_num_threads expects an integer from 1 to {limit} (cores); got {n!r}")
+    if not threading_layer.known:
+        threading_layer.start()
     numba.set_num_threads(n)
 
 
 def get_num_threads() -> int:
     """Return how many threads the kernels called from this Python thread use."""
-    return int(numba.get_num_threads())
+    if not threading_layer.known:
+        threading_layer.start()
+    return 1 if threading_layer.alone else int(numba.get_num_threads())

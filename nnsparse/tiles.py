@@ -87,6 +87,12 @@ class Pool:
                 entry.owner.nbytes for entries in self._buffers.values() for entry in entries
             )
 
+    def survive_forks(self) -> None:
+        """See to it that no forked child begins with a lock that nobody will release."""
+        if hasattr(os, "register_at_fork"):
+            lock, release = self._lock.acquire, self._lock.release
+            os.register_at_fork(before=lock, after_in_parent=release, after_in_child=release)
+
     def _trim(self, before: int) -> None:
         for key, entries in list(self._buffers.items()):
             kept = [
@@ -101,6 +107,7 @@ class Pool:
 
 
 pool = Pool()
+pool.survive_forks()
 
 
 def empty(shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> Array:

@@ -4,9 +4,6 @@ Never a crash, never a wrong number. Files that are corrupt or missing are in `d
 """
 
 import copy
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -440,25 +437,6 @@ def test_a_tiled_tensor_whose_batch_does_not_fit_is_refused():
     tiled = Tensor(np.ones((1, 20, 16), np.float32), batch=50)
     with pytest.raises(ValueError, match="batch from 1 to n_tiles"):
         nn.Linear(20, 30, rng=0)(tiled)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
-def test_a_forked_child_is_told_that_threads_do_not_survive():
-    code = (
-        "import os, numpy as np\n"
-        "from nnsparse import nn\n"
-        "layer = nn.Linear(4, 4, rng=0)\n"
-        "layer.predict(np.ones((2, 4)))\n"
-        "if os.fork() == 0:\n"
-        "    try:\n"
-        "        layer.predict(np.ones((2, 4)))\n"
-        "    except RuntimeError as error:\n"
-        "        os._exit(7 if 'spawn' in str(error) else 1)\n"
-        "    os._exit(2)\n"
-        "raise SystemExit(os.waitstatus_to_exitcode(os.wait()[1]))\n"
-    )
-    process = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-    assert process.returncode == 7, process.stderr
 
 
 @pytest.mark.parametrize(

@@ -227,30 +227,6 @@ def test_many_python_threads_may_call_one_kernel_at_once():
     assert not wrong
 
 
-def test_the_workqueue_layer_which_cannot_take_concurrent_calls_is_guarded(tmp_path):
-    code = (
-        GATHER
-        + """
-import threading, numba
-from nnsparse import jit
-assert numba.threading_layer() == "workqueue"
-assert jit._guard is not None
-def work():
-    out = np.empty((12_500, 1, 16), np.float32)
-    for _ in range(200):
-        gather_rows(np.zeros((200_000, 1), np.float32), np.zeros(200_000, np.int64), out)
-threads = [threading.Thread(target=work) for _ in range(3)]
-[t.start() for t in threads]; [t.join() for t in threads]
-"""
-    )
-    python(
-        code,
-        NUMBA_CACHE_DIR=str(tmp_path),
-        NUMBA_THREADING_LAYER="workqueue",
-        NUMBA_NUM_THREADS="2",
-    )
-
-
 def test_the_vector_width_is_one_that_exists():
     assert jit.vector_bits() in (128, 256, 512)
 
