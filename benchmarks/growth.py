@@ -31,7 +31,8 @@ from nnsparse import tiles
 from nnsparse.kernels.layout import gather_rows
 from nnsparse.ops.structures import Dense
 from nnsparse.plan import plan_of
-from nnsparse.sparsify.streaming import Stream, Tap, _guesses, largest_gradients
+from nnsparse.sparsify.stream import Stream, Tap
+from nnsparse.sparsify.streaming import _guesses, largest_gradients
 from nnsparse.topology import Topology
 
 Array = NDArray[Any]

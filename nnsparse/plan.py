@@ -18,6 +18,7 @@ from nnsparse import trace
 from nnsparse.kernels import planning
 from nnsparse.machine import Choices, choices
 from nnsparse.simd_quads import MASKS
+from nnsparse.space import check_room
 from nnsparse.topology import Topology
 
 Array = NDArray[Any]
@@ -105,7 +106,7 @@ class Plan:
     Attributes
     ----------
     forward : Slabs
-        Of the (n_out, n_in) matrix; its order is the order of the values.
+        Of the (n_out, n_in) matrix; its order is that of the values.
     quads, quads_source : Quads and (nnz,) uint32 or int64, or None and None
         Where register tiling pays, of the same matrix; the values it takes are `values[quads_source]`.
     transposed, source : Slabs or Quads, and (nnz,) uint32 or int64
@@ -227,27 +228,26 @@ def _chosen(topology: Topology) -> Choices:
 
 
 def build(topology: Topology, slab: int | None = None, quads: bool | None = None) -> Plan:
-    """Build the plan of a topology, O(nnz + n_out + n_in) time and memory.
+    """Build the plan of a topology, O(nnz + n_out + n_in) time and memory (ValueError if there is no room for it).
 
-    `slab` forces the inputs per slab and `quads` whether to use `Quads`, in both directions; by default
-    `machine.choices` decides.
+    `slab` forces inputs per slab, `quads` whether to use `Quads`, in both directions; else `machine.choices` decides.
     """
     global _built
-    _built += 1
     n_out, n_in = topology.shape
-    indptr, columns = topology._indptr, topology._columns
-    chosen, density = _chosen(topology), topology.density
+    check_room(f"the plan of {topology}", 12 * (topology.nnz + n_in), "Take fewer features.")
+    _built += 1
+    indptr, columns, density = topology._indptr, topology._columns, topology.density
+    chosen = _chosen(topology)
     begun = None if slab else topology._derived.pop("begun", None)  # by `begin`
     size = slab or chosen.slab(n_in, density)
     forward, positions = begun or _build_slabs(n_out, n_in, indptr, columns, size)
-    tiled, tiled_source = None, None
+    tiled = tiled_source = None
     if density >= chosen.quads if quads is None else quads:
         tiled, moved = _build_quads(n_out, n_in, indptr, columns, slab or chosen.base)
         tiled_source = np.empty_like(positions)
         tiled_source[moved] = positions
-    column_pointers = np.zeros(n_in + 1, indptr.dtype)
+    column_pointers, permutation = np.zeros(n_in + 1, indptr.dtype), np.empty_like(positions)
     rows = np.empty(columns.size, np.uint16 if n_out <= 2**16 else np.int32)
-    permutation = np.empty(columns.size, positions.dtype)
     planning.transpose_csr(indptr, columns, column_pointers, rows, permutation)
     # Read-only, as a topology's arrays are: then both directions share their compiled builders.
     column_pointers.flags.writeable = rows.flags.writeable = False

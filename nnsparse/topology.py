@@ -19,6 +19,7 @@ from scipy import sparse
 from nnsparse.allocation import Shape, check_shape, draw, exact_count
 from nnsparse.kernels import planning
 from nnsparse.radix import Radices, RadixNet
+from nnsparse.space import check_room
 
 Ints: TypeAlias = NDArray[Any]  # int32 or int64, by size
 Seed: TypeAlias = np.random.Generator | int | None
@@ -141,7 +142,7 @@ class Topology:
         Raises
         ------
         TypeError, ValueError
-            As `allocation.exact_count` and `allocation.check_shape`.
+            As `allocation.exact_count` and `allocation.check_shape`, and if there is no room for so many nonzeros.
 
         Notes
         -----
@@ -149,12 +150,14 @@ class Topology:
         """
         n_out, n_in = shape = check_shape(shape)
         count = exact_count(n_out * n_in, sparsity=sparsity, density=density, nnz=nnz)
+        _check_room(shape, count)
         return cls._from_keys(shape, draw(n_out * n_in, count, np.random.default_rng(rng)))
 
     @classmethod
     def full(cls, shape: Shape) -> Topology:
         """Return the topology with all n_out * n_in positions."""
         n_out, n_in = shape = check_shape(shape)
+        _check_room(shape, n_out * n_in)
         indptr = np.arange(n_out + 1, dtype=np.int64) * n_in
         return cls._canonical(shape, indptr, np.tile(np.arange(n_in), n_out))
 
@@ -162,6 +165,7 @@ class Topology:
     def empty(cls, shape: Shape) -> Topology:
         """Return the topology without any position."""
         shape = check_shape(shape)
+        _check_room(shape, 0)
         return cls._canonical(shape, np.zeros(shape[0] + 1, np.int32), np.empty(0, np.int32))
 
     @classmethod
@@ -427,9 +431,11 @@ class Topology:
     def to_dense(self, values: ArrayLike | None = None) -> NDArray[Any]:
         """Return the (n_out, n_in) mask of bool, or the matrix with `values`, (nnz,), and zeros.
 
-        Cost: n_out * n_in entries. Raises ValueError as `to_scipy`.
+        Cost: n_out * n_in entries. Raises ValueError as `to_scipy`, and if there is no room for so many.
         """
         data = self._values(values, np.bool_ if values is None else None)
+        entries = self.shape[0] * self.shape[1]
+        check_room(f"{self} as a dense array", entries * data.itemsize, "Take to_scipy() instead.")
         dense = np.zeros(self.shape, data.dtype)
         dense[self.coo()] = data
         return dense
@@ -559,6 +565,12 @@ class Topology:
 
 
 # ---------------------------------------------------------------- validation
+
+
+def _check_room(shape: Shape, nnz: int) -> None:
+    """Refuse, before it is begun, a topology that does not fit: two long integers and a column per nonzero."""
+    what = f"a topology {shape[0]} x {shape[1]} with {nnz} nonzeros"
+    check_room(what, 20 * nnz + 4 * shape[0], "Take fewer neurons, or a higher sparsity.")
 
 
 def _index_dtype(limit: int) -> type[np.int32] | type[np.int64]:

@@ -20,7 +20,7 @@ LAYERS = {
     name: layer
     for layer, names in enumerate(
         [
-            "atomic jit npz recorder simd simd_block simd_quads simd_sums threading_layer tiles trace",
+            "atomic jit npz recorder simd simd_block simd_quads simd_sums space threading_layer tiles trace",
             "kernels machine schedule",
             "autograd topology plan allocation radix row_gradient rows",
             "ops parameter gradcheck jvp",

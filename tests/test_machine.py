@@ -90,3 +90,11 @@ def test_a_damaged_file_counts_as_none(home, content, monkeypatch):
     assert machine.choices() == machine.model()
     machine.remember(Choices())
     assert machine.remembered() == Choices()
+
+
+def test_what_gains_nothing_from_a_cache_takes_all_inputs_as_one_slab():
+    choices = machine.Choices()
+    for n_in in (machine.LARGEST, 10**6, 3_400_000):
+        n_slabs = -(-n_in // choices.slab(n_in, 10 / n_in))
+        assert n_slabs == (1 if 2 * n_in / 10 > machine.LARGEST else 4)
+    assert choices.slab(10**6, 1e-3) <= machine.LARGEST

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nnsparse import tiles
 from nnsparse.distributed.communicator import Communicator, gathered
 from nnsparse.nn.linear import SparseLinear
-from nnsparse.sparsify.streaming import stacked
+from nnsparse.sparsify.stream import stacked
 
 Array = NDArray[Any]
 

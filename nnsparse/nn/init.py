@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from nnsparse.space import check_room
 from nnsparse.topology import Topology
 
 Array = NDArray[Any]
@@ -22,8 +23,10 @@ def kaiming_uniform(
 ) -> Array:
     """Return a dense weight (n_out, n_in), uniform in ±sqrt(6 / n_in): variance 2 / n_in.
 
-    Source: He et al. 2015, eq. 10, for layers followed by ReLU.
+    Source: He et al. 2015, eq. 10, for layers followed by ReLU. Raises ValueError if there is no room for it.
     """
+    dense = f"a dense weight {shape[0]} x {shape[1]}"
+    check_room(dense, 12 * shape[0] * shape[1], "SparseLinear stores its nonzeros only.")
     bound = np.sqrt(6.0 / max(1, shape[1]))
     return rng.uniform(-bound, bound, shape).astype(dtype)
 

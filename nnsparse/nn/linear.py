@@ -41,6 +41,10 @@ class Affine(Module):
     def structure(self) -> Structure:
         """Where the weights are and what multiplies with them."""
 
+    @property
+    def _n_out(self) -> int:  # type: ignore[override]
+        return self.out_features
+
     def forward(self, x: Tensor, rectify: bool = False) -> Tensor:
         """Return W·x + b, (batch, in_features) to (batch, out_features); with `rectify`, its ReLU in the same pass."""
         link = self.link(x.shape, x.dtype, rectify)

@@ -21,6 +21,8 @@ from nnsparse.rows import AnyRows, Rows, SparseRows, rows_of
 
 Array = NDArray[Any]
 
+_PREDICTING = 2**28  # bytes of the widest layer's activations, at most
+
 
 class _Inference(threading.local):
     active = False
@@ -53,6 +55,8 @@ class Module(ABC):
     _tiled: ClassVar[bool | None] = None
     # Whether a user's array holds integer tokens for this layer, which `_rows` and `_entered` take as they are.
     _takes_tokens: ClassVar[bool] = False
+    # Features of the output, where a layer has a number of its own; 0: as many as come in, or it does not matter.
+    _n_out: int = 0
 
     def __init__(self) -> None:
         self._training = True
@@ -194,7 +198,7 @@ class Module(ABC):
 
     # ------------------------------------------------------------ prediction
 
-    def predict(self, x: Any, batch_size: int = 1024) -> Array:
+    def predict(self, x: Any, batch_size: int | None = None) -> Array:
         """Return the outputs for many samples, (n, n_out), as in evaluation mode and without recording.
 
         Safe to call from several Python threads at once.
@@ -203,19 +207,22 @@ class Module(ABC):
         ----------
         x : (n, n_in) array, scipy.sparse matrix, `Rows` or `SparseRows`
             Or what the first layer takes if that is an embedding.
-        batch_size : int
-            Samples at a time; the result does not depend on it beyond rounding.
+        batch_size : int, optional
+            Samples at a time; the result does not depend on it beyond rounding. Default: 1024, or as many fewer, down
+            to 16, as keep the activations of the widest layer within 256 MB.
 
         Raises
         ------
         ValueError
             If x is empty or has the wrong shape, or batch_size is below 1.
         """
+        rows = self._first()._rows(x)
+        if batch_size is None:
+            batch_size = self._batch_size(rows)
         if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer):
             raise TypeError(f"predict expects an integer batch_size; got {batch_size!r}")
         if batch_size < 1:
             raise ValueError(f"predict expects batch_size >= 1; got {batch_size}")
-        rows = self._first()._rows(x)
         n = len(rows)
         with _inferring():
             first = self(rows.part(slice(batch_size)))
@@ -225,6 +232,14 @@ class Module(ABC):
                 y = self(rows.part(slice(start, start + batch_size)))
                 from_tiles(y.data, len(y), out[start : start + len(y)])
         return out
+
+    def _batch_size(self, rows: AnyRows) -> int:
+        """Return how many samples `predict` takes at a time, a multiple of 16."""
+        widest = max([1, *(module._n_out for module in self.modules())])
+        if isinstance(rows, Rows):  # laid out in tiles
+            widest = max(widest, rows.shape[1])
+        fitting = _PREDICTING // (widest * self.dtype.itemsize)
+        return max(16, min(1024, fitting // 16 * 16))
 
     # ------------------------------------------------------------ state
 

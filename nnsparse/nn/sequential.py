@@ -17,6 +17,7 @@ from nnsparse.nn.linear import Affine, Linear, Seed, SparseLinear
 from nnsparse.nn.module import Module
 from nnsparse.nn.sequence import Embedding, GlobalAveragePooling1D
 from nnsparse.ops.chain import chain
+from nnsparse.space import check_room
 from nnsparse.topology import Topology
 
 
@@ -129,7 +130,8 @@ def mlp(
     Raises
     ------
     ValueError
-        If there are fewer than two sizes, or sparsity has the wrong length or range, or distribution is unknown.
+        If there are fewer than two sizes, sparsity has the wrong length or range, or distribution is unknown. Also,
+        before anything is made, if there is no room for the weights, their gradients and the plans.
 
     Examples
     --------
@@ -147,6 +149,7 @@ def mlp(
         raise ValueError(f"mlp expects at least two sizes, input and output; got {sizes}")
     shapes = [(n_out, n_in) for n_in, n_out in pairwise(sizes)]
     counts = _counts(shapes, sparsity, distribution)
+    _check_room(sizes, counts, np.dtype(dtype).itemsize)
     random = generator(rng)
     layers: list[Module] = []
     for (n_out, n_in), nnz in zip(shapes, counts, strict=True):
@@ -158,6 +161,16 @@ def mlp(
             topology = Topology.random((n_out, n_in), nnz=nnz, rng=random)
             layers.append(SparseLinear(n_in, n_out, topology=topology, dtype=dtype, rng=random))
     return Sequential(*layers)
+
+
+def _check_room(sizes: list[int], counts: list[int], itemsize: int) -> None:
+    """Refuse a network that does not fit: values and gradients, of a sparse weight four integers of 4 bytes too."""
+    dense = [n_out * n_in for n_in, n_out in pairwise(sizes)]
+    each = [2 * itemsize + 16 * (n < size) for n, size in zip(counts, dense, strict=True)]
+    needed = sum(n * size for n, size in zip(counts, each, strict=True)) + 24 * sum(sizes)
+    text = "-".join(map(str, sizes)) if len(sizes) <= 8 else f"of {len(sizes)} sizes"
+    what = f"mlp {text}, {sum(counts)} weights,"
+    check_room(what, needed, "Take fewer neurons, or a higher sparsity.")
 
 
 def _counts(

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nnsparse.sparsify.context import Context, Target
-from nnsparse.sparsify.streaming import Tap, largest_gradients
+from nnsparse.sparsify.stream import Tap
+from nnsparse.sparsify.streaming import largest_gradients
 from nnsparse.topology import Topology
 
 Array = NDArray[Any]

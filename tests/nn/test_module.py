@@ -125,7 +125,7 @@ def test_an_error_in_predict_leaves_the_mode_as_it_was():
         (-5, ValueError, ">= 1"),
         (2.5, TypeError, "integer"),
         (True, TypeError, "integer"),
-        (None, TypeError, "integer"),
+        ("64", TypeError, "integer"),
     ],
 )
 def test_a_bad_batch_size_is_refused(batch_size, error, message):
