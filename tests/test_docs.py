@@ -1,15 +1,20 @@
 """The documentation holds: its code runs, its commands parse, its links lead somewhere, nothing public is left out.
 
 How a page is read: its ```python blocks run from top to bottom in one namespace, in an empty folder. A ```text block
-after `<!-- output -->` must be what the block before it printed (`...` stands for anything). Of ```sh blocks, each
-`python -m X` and `python FILE` is taken as far as its argument parser, and paths and extras must exist.
+after `<!-- output -->` must be what the block before it printed (`...` stands for anything). What machines disagree
+about stands after `<!-- printed -->`, and pictures that a page's code writes in docs/assets: both are written by
+`NNSPARSE_WRITE_DOCS=1 python -m pytest tests/test_docs.py -k tutorial`, and a picture carries a hash of the code that
+drew it. Of ```sh blocks, each `python -m X` and `python FILE` is taken as far as its argument parser, and paths and
+extras must exist.
 """
 
 import argparse
 import ast
 import doctest
+import hashlib
 import importlib
 import io
+import os
 import re
 import runpy
 import shlex
@@ -32,14 +37,15 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 OPTIONAL = "matplotlib", "sklearn", "torch", "onnx", "onnxruntime", "mpi4py", "joblib"
-OUTPUT = "<!-- output -->"
+OUTPUT, PRINTED = "<!-- output -->", "<!-- printed -->"
+WRITE = os.environ.get("NNSPARSE_WRITE_DOCS", "") not in ("", "0")
 
 
 class Block(NamedTuple):
     language: str
     line: int  # of the first line of code, from 1
     code: str
-    is_output: bool
+    mark: str  # the line before it
 
 
 def short(value: object) -> str:
@@ -55,7 +61,7 @@ def blocks(page: Path) -> list[Block]:
             start, language = number, text[3:].split(" ")[0]
         elif start is not None and text == "```":
             code = textwrap.dedent("\n".join(lines[start : number - 1])) + "\n"
-            found.append(Block(language, start + 1, code, before == OUTPUT))
+            found.append(Block(language, start + 1, code, before))
             start = None
         before = text or before if start is None else before
     assert start is None, f"{short(page)}:{start}: the block is not closed"
@@ -72,18 +78,26 @@ def missing(page: Path) -> list[str]:
     return [name for name in OPTIONAL if name in roots and find_spec(name) is None]
 
 
-def run(page: Path, namespace: dict[str, Any]) -> str:
-    """Run the page's Python, compare marked output, return all that was printed."""
-    printed, everything = "", []
+class Ran(NamedTuple):
+    printed: str  # all of it
+    outputs: dict[int, str]  # of the block before each `<!-- printed -->`, by line
+
+
+def run(page: Path, namespace: dict[str, Any]) -> Ran:
+    """Run the page's Python and compare marked output."""
+    printed, everything, outputs = "", [], {}
     checker = doctest.OutputChecker()
     for block in blocks(page):
         where = f"{short(page)}:{block.line}"
-        if block.is_output:
+        if block.mark == OUTPUT:
             assert block.language == "text", f"{where}: output goes into a text block"
             flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
             assert checker.check_output(block.code, printed, flags), (
                 f"{where} shows\n{block.code}\nprinted was\n{printed}"
             )
+        elif block.mark == PRINTED:
+            assert block.code.count("\n") == printed.count("\n") or WRITE, f"{where} is old"
+            outputs[block.line] = printed
         elif block.language == "python":
             stream = io.StringIO()
             with redirect_stdout(stream):  # padded, so that tracebacks name the page's own lines
@@ -91,7 +105,36 @@ def run(page: Path, namespace: dict[str, Any]) -> str:
                 exec(compile(padding + block.code, short(page), "exec"), namespace)
             printed = stream.getvalue()
             everything.append(printed)
-    return "".join(everything)
+    return Ran("".join(everything), outputs)
+
+
+def pictures(page: Path, folder: Path) -> dict[Path, Path]:
+    """Return what the page's code has drawn and the page shows: the file drawn, the one committed."""
+    shown = re.findall(r"!\[[^\]]*\]\((assets/[^)]+)\)", page.read_text(encoding="utf-8"))
+    pairs = {folder / Path(name).name: page.parent / name for name in shown}
+    return {drawn: kept for drawn, kept in pairs.items() if drawn.exists()}
+
+
+def digest(page: Path) -> str:
+    code = "".join(block.code for block in blocks(page) if block.language == "python")
+    return hashlib.sha256(code.encode()).hexdigest()
+
+
+def write(page: Path, ran: Ran, folder: Path) -> None:
+    """Put what was printed and drawn into the documentation."""
+    from PIL import Image, PngImagePlugin
+
+    lines = page.read_text(encoding="utf-8").splitlines()
+    for block in reversed(blocks(page)):
+        if block.line in ran.outputs:
+            length = block.code.rstrip("\n").count("\n") + 1 if block.code.strip() else 0
+            at = block.line - 1
+            lines[at : at + length] = [x.rstrip() for x in ran.outputs[block.line].splitlines()]
+    page.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for drawn, kept in pictures(page, folder).items():
+        note = PngImagePlugin.PngInfo()
+        note.add_text("Comment", digest(page))
+        Image.open(drawn).save(kept, pnginfo=note, optimize=True)
 
 
 def readme_learned(names: dict[str, Any], printed: str) -> None:
@@ -99,7 +142,18 @@ def readme_learned(names: dict[str, Any], printed: str) -> None:
     assert "bytes/nnz" in printed
 
 
-LEARNED = {"README.md": readme_learned}
+def tutorial_learned(names: dict[str, Any], printed: str) -> None:
+    last = {name: curve[-1] for name, curve in names["curves"].items()}
+    dense, static, moved = last.values()
+    assert dense > 0.95
+    assert static + 0.05 < moved < dense
+    seen = [
+        names[t].column_counts().reshape(28, 28)[names["edge"]].sum() for t in ("before", "after")
+    ]
+    assert seen[1] < 0.9 * seen[0]
+
+
+LEARNED = {"README.md": readme_learned, "docs/tutorial.md": tutorial_learned}
 RUN = [page for page in PAGES if any(block.language == "python" for block in blocks(page))]
 
 
@@ -116,7 +170,7 @@ def test_the_python_blocks_of_a_page_run_one_after_the_other(
     threads = ns.get_num_threads()
     ns.set_num_threads(1)  # small networks: no thread waits for another on a busy machine
     try:
-        printed = run(page, vars(main))
+        ran = run(page, vars(main))
     except ImportError as error:
         absent = [n for n in OPTIONAL if n in str(error) and find_spec(n) is None]
         if absent or (absent := missing(page)):
@@ -124,7 +178,15 @@ def test_the_python_blocks_of_a_page_run_one_after_the_other(
         raise
     finally:
         ns.set_num_threads(threads)
-    LEARNED.get(short(page), lambda names, printed: None)(vars(main), printed)
+    if WRITE:
+        write(page, ran, tmp_path)
+    stale = [
+        short(kept)
+        for kept in pictures(page, tmp_path).values()
+        if not kept.exists() or digest(page).encode() not in kept.read_bytes()
+    ]
+    assert not stale, f"drawn by other code; see the head of this file: {stale}"
+    LEARNED.get(short(page), lambda names, printed: None)(vars(main), ran.printed)
 
 
 # ---------------------------------------------------------------- commands
@@ -227,6 +289,18 @@ def test_paths_and_extras_of_a_command_exist(command: Command) -> None:
             assert set(named[1].split(",")) <= extras, f"no such extra: {word}"
         if re.match(r"(tests|examples|benchmarks|docs|\.ci)/", word) and "*" not in word:
             assert (ROOT / word.split("::")[0]).exists(), f"no such path: {word}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=short)
+def test_tests_that_are_named_exist(page: Path) -> None:
+    absent = []
+    for path, name in set(
+        re.findall(r"(tests/[\w/]+\.py)::(\w+)", page.read_text(encoding="utf-8"))
+    ):
+        file = ROOT / path
+        if not file.exists() or f"def {name}(" not in file.read_text(encoding="utf-8"):
+            absent.append(f"{path}::{name}")
+    assert not absent
 
 
 # ---------------------------------------------------------------- links
