@@ -28,6 +28,7 @@ from nnsparse.memory import memory_report
 from nnsparse.parameter import Parameter, SparseParameter
 from nnsparse.profiling import profile
 from nnsparse.topology import Topology
+from nnsparse.train.snapshot import load, save
 from nnsparse.tuning import autotune
 
 __version__ = "0.1.0"
@@ -49,11 +50,13 @@ __all__ = [
     "interchange",
     "jvp",
     "kernels",
+    "load",
     "memory_report",
     "nn",
     "no_grad",
     "optim",
     "profile",
+    "save",
     "schedule",
     "set_num_threads",
     "sparsify",

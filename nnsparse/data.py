@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import copy
 from typing import Any, final
 
@@ -164,18 +164,52 @@ class DataLoader:
         rank, size = self.part
         return index[rank * index.size // size : (rank + 1) * index.size // size]
 
-    def split(self, fraction: float) -> tuple[DataLoader, DataLoader]:
+    def state_dict(self) -> dict[str, int | bool]:
+        """Return where the order of the samples stands: seed and epoch, and what has to be the same for it."""
+        return {
+            "seed": self.seed,
+            "epoch": self.epoch,
+            "samples": len(self.rows),
+            "batch_size": self.batch_size,
+            "shuffle": bool(self.shuffle),
+            "drop_last": bool(self.drop_last),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with the seed and the epoch of a `state_dict`; on an error nothing has changed.
+
+        Raises
+        ------
+        ValueError
+            If something is missing, or the loader that it was taken from had other samples or mini-batches.
+        """
+        own = self.state_dict()
+        if set(state) != set(own):
+            raise ValueError(f"DataLoader expects a state with {sorted(own)}; got {sorted(state)}")
+        for name in ("samples", "batch_size", "shuffle", "drop_last"):
+            if state[name] != own[name]:
+                raise ValueError(
+                    f"DataLoader has {name}={own[name]}; the state is of one with {name}={state[name]}"
+                )
+        seed, epoch = _seed(int(state["seed"])), int(state["epoch"])
+        if epoch < 0:
+            raise ValueError(f"DataLoader expects an epoch >= 0 in the state; got {epoch}")
+        self.seed, self.epoch = seed, epoch
+
+    def split(self, fraction: float, seed: int | None = None) -> tuple[DataLoader, DataLoader]:
         """Return two loaders of this one's samples: without, and of only, a fraction drawn by the seed.
 
         Parameters
         ----------
         fraction : float in (0, 1)
             Of the samples, rounded; at least one is on each side.
+        seed : int, optional
+            Of the draw and of the new loaders; by default this one's.
 
         Raises
         ------
         ValueError
-            If the fraction is not between 0 and 1, or there is one sample only.
+            If the fraction is not between 0 and 1, there is one sample only, or the seed is negative.
         """
         n = len(self.rows)
         if not 0.0 < fraction < 1.0:
@@ -183,10 +217,11 @@ class DataLoader:
         if n < 2:
             raise ValueError("split expects two samples or more; got one")
         held = min(max(1, round(fraction * n)), n - 1)
-        order = np.random.default_rng([self.seed, n, _SPLIT]).permutation(n)
-        return self._of(np.sort(order[held:])), self._of(np.sort(order[:held]))
+        seed = self.seed if seed is None else _seed(seed)
+        order = np.random.default_rng([seed, n, _SPLIT]).permutation(n)
+        return self._of(np.sort(order[held:]), seed), self._of(np.sort(order[:held]), seed)
 
-    def _of(self, index: NDArray[np.int64]) -> DataLoader:
+    def _of(self, index: NDArray[np.int64], seed: int) -> DataLoader:
         """Return a loader like this one over some of the samples."""
         own = self.rows.part(index), self.y[index]
         loader = DataLoader(
@@ -194,7 +229,7 @@ class DataLoader:
             batch_size=min(self.batch_size, index.size),
             shuffle=self.shuffle,
             drop_last=self.drop_last,
-            rng=self.seed,
+            rng=seed,
         )
         loader.part = self.part
         return loader

@@ -218,7 +218,7 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[Array
         if at != rest:
             raise ValueError(f"array {name!r} ends after {at} of {rest} bytes")
     array = content.view(dtype.newbyteorder("<")).reshape(shape)
-    return array.astype(dtype, copy=False), digest.hexdigest()
+    return array.astype(dtype, copy=False).view(dtype), digest.hexdigest()
 
 
 def _parsed(name: str, header: bytes) -> tuple[np.dtype[Any], tuple[int, ...], int]:

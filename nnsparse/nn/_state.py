@@ -1,15 +1,17 @@
-"""The names and arrays of a model's state, and their checked replacement (see `Module.state_dict`)."""
+"""The names and arrays of a model's state, their checked replacement (see `Module.state_dict`), and the way back."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nnsparse.parameter import SparseParameter
+from nnsparse.parameter import Parameter, SparseParameter
 from nnsparse.topology import Topology
 
 if TYPE_CHECKING:
@@ -75,6 +77,56 @@ def check_state(model: Module, state: Mapping[str, ArrayLike]) -> list[Callable[
             name = f"{prefix}.{buffer}" if prefix else buffer
             changes.append(_replace_dense(name, getattr(module, buffer), arrays[name]))
     return changes
+
+
+def generators_of(model: Module) -> dict[str, np.random.Generator]:
+    """Return dotted name → generator for all that the parts of a model draw random numbers from."""
+    return {
+        f"{prefix}.{name}" if prefix else name: value
+        for prefix, module in model.named_modules()
+        for name, value in vars(module).items()
+        if isinstance(value, np.random.Generator)
+    }
+
+
+def remember(model: Module) -> Callable[[], None]:
+    """Return a function that gives a model back all that it has now, bit for bit, as often as it is called.
+
+    Parameters with their topologies, gradients and buffers, arrays of modules, modes, and states of generators.
+    """
+    undo: list[Callable[[], None]] = [_remembered(p) for p in model.parameters()]
+    for module in model.modules():
+        undo.append(partial(setattr, module, "_training", module._training))
+        for name in module._buffers:
+            array = getattr(module, name)
+            undo.append(partial(np.copyto, array, array.copy()))
+    for generator in generators_of(model).values():
+        bits = generator.bit_generator
+        undo.append(partial(setattr, bits, "state", deepcopy(bits.state)))
+
+    def give_back() -> None:
+        for change in undo:
+            change()
+
+    return give_back
+
+
+def _remembered(p: Parameter) -> Callable[[], None]:
+    data, grad, values = p.data, p.grad, p.data.copy()
+    topology = p.topology if isinstance(p, SparseParameter) else None
+    buffers = {name: (array, array.copy()) for name, array in p.buffers.items()}
+
+    def give_back() -> None:
+        p.data, p.grad = data, grad
+        np.copyto(data, values)
+        if isinstance(p, SparseParameter) and topology is not None:
+            p._topology = topology
+        p.buffers.clear()
+        for name, (array, copy) in buffers.items():
+            np.copyto(array, copy)
+            p.buffers[name] = array
+
+    return give_back
 
 
 def _replace_dense(name: str, target: Array, array: Array) -> Callable[[], None]:

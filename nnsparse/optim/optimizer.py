@@ -7,7 +7,7 @@ without any optimizer going stale. The updates themselves are in `kernels.optimi
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, fields, replace
 from numbers import Real
 from typing import Any, TypeAlias
@@ -183,6 +183,15 @@ class Optimizer(ABC):
             for slot in settings.slots:
                 param.buffers.pop(slot, None)
             param.buffers.update(own)
+
+    def _remember(self) -> Callable[[], None]:
+        """Return a function that gives back what is kept here now; the parameters' buffers are not."""
+        lr, settings, counts = self._lr, self.settings, list(self._counts)
+
+        def give_back() -> None:
+            self._lr, self.settings, self._counts = lr, settings, list(counts)
+
+        return give_back
 
     def _update_rows(self, param: Parameter, gradient: RowGradient) -> bool:
         """Update the rows that the gradient has and return True, if the others stay as they are; else do nothing."""

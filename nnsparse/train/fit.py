@@ -17,6 +17,7 @@ from nnsparse.nn.module import Module
 from nnsparse.optim.clipping import check_max_norm
 from nnsparse.optim.optimizer import Optimizer
 from nnsparse.sparsify.sparsifier import Sparsifier
+from nnsparse.train.checkpoint import Checkpoint, Keeper
 from nnsparse.train.evaluation import Data, LossFunction, arrays
 from nnsparse.train.history import History
 from nnsparse.train.hooks import Callback, Hooks, Update
@@ -38,6 +39,7 @@ def fit(
     progress: bool = True,
     accumulate: int = 1,
     clip_norm: float | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> History:
     """Train a model and return the record of it.
 
@@ -71,6 +73,8 @@ def fit(
         Mini-batches for one step, whose gradient is that of all their samples together; at the end of an epoch fewer.
     clip_norm : float, optional
         Largest Euclidean norm of all gradients together (`optim.clip_grad_norm`).
+    checkpoint : train.Checkpoint, optional
+        Where and how often to save the run; if the file exists, the run goes on from it, bit for bit.
 
     Returns
     -------
@@ -81,7 +85,9 @@ def fit(
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as said above.
+        If an argument is not as said above; if the checkpoint's file is damaged or of another run.
+    OSError
+        If the checkpoint cannot be written; the file before it is as it was.
     NonFiniteLossError
         If a loss, or the norm that is to be clipped, is NaN or infinite: the weights are those of the step before.
 
@@ -102,9 +108,14 @@ def fit(
     _check(model, loss_fn, optimizer, train_data, epochs, accumulate)
     if clip_norm is not None:
         clip_norm = check_max_norm("fit (clip_norm)", clip_norm)
+    if not isinstance(checkpoint, Checkpoint | None):
+        raise TypeError(
+            f"fit expects checkpoint as a train.Checkpoint; got {checkpoint!r}. Pass train.Checkpoint(path)."
+        )
     hooks = Hooks.of(updates, callbacks)
+    saved = None if checkpoint is None else checkpoint.found()
     if isinstance(validation, float):
-        train_data, validation = train_data.split(validation)
+        train_data, validation = train_data.split(validation, None if saved is None else saved.seed)
     elif validation is not None:
         arrays("fit (validation)", validation)
     loop = Loop(
@@ -119,25 +130,33 @@ def fit(
     )
     for update in hooks.updates:
         if isinstance(update, Sparsifier):
-            _check_sparsifier(update, model, loop.total_steps)
+            _check_sparsifier(update, model, loop.total_steps if saved is None else None)
+    keeper = None if checkpoint is None else Keeper(checkpoint, loop)
     resting = not model.training
     if resting:
         model.train()
     try:
-        with Progress(loop.total_steps, 0, progress) as bar, stop_on_interrupt() as interrupt:
-            loop.run(validation, bar, interrupt)
+        if keeper is not None and saved is not None and keeper.resume(saved):
+            return loop.history()
+        with (
+            Progress(loop.total_steps, len(loop.losses), progress) as bar,
+            stop_on_interrupt() as interrupt,
+        ):
+            loop.run(validation, bar, interrupt, keeper)
     finally:
         if resting:
             model.eval()
     return loop.history(interrupt.requested)
 
 
-def _check_sparsifier(sparsifier: Sparsifier, model: Module, steps: int) -> None:
+def _check_sparsifier(sparsifier: Sparsifier, model: Module, steps: int | None) -> None:
     """Refuse one of another model, or for a shorter training; warn if its training is longer."""
     if sparsifier.model is not model:
         raise ValueError(
             "fit expects updates for the model that it trains; got a Sparsifier of another one."
         )
+    if steps is None:  # the run is resumed, and its settings are compared
+        return
     left = sparsifier.total_steps - sparsifier.steps
     if left < steps:
         raise ValueError(

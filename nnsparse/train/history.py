@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, final
@@ -121,6 +122,25 @@ class History:
         }
         return {**lists, "interrupted": self.interrupted, "stopped": self.stopped}
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that it holds, arrays as they are, for `of_state`."""
+        arrays = {name: self[name] for name in (*_FIELDS, *_BY_STEP)}
+        return {**arrays, "interrupted": self.interrupted, "stopped": self.stopped}
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any]) -> History:
+        """Return the history whose `state_dict` this is.
+
+        Raises
+        ------
+        ValueError, TypeError, KeyError
+            If something is missing, or has another length.
+        """
+        columns = [np.asarray(state[name]).tolist() for name in _FIELDS]
+        epochs = tuple(Epoch(*row) for row in zip(*columns, strict=True))
+        loss, seconds = (state[name] for name in _BY_STEP)
+        return cls(epochs, loss, seconds, bool(state["interrupted"]), str(state["stopped"]))
+
     def to_json(self, path: str | Path) -> None:
         """Write everything as a JSON object of arrays; null stands for what is not finite."""
         Path(path).write_text(json.dumps(self.to_dict()) + "\n", encoding="utf-8")
@@ -157,7 +177,8 @@ class History:
         return "; ".join(parts)
 
 
-_BY_EPOCH = ("epoch", *(f.name for f in fields(Epoch)))
+_FIELDS = tuple(f.name for f in fields(Epoch))
+_BY_EPOCH = ("epoch", *_FIELDS)
 _BY_STEP = ("step_loss", "step_seconds")
 
 

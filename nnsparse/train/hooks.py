@@ -5,9 +5,9 @@ Protocols only: a learning-rate scheduler or a `sparsify.Sparsifier` fits withou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, final, runtime_checkable
+from typing import Any, Protocol, TypeAlias, final, runtime_checkable
 
 from nnsparse.data import DataLoader
 from nnsparse.nn.module import Module
@@ -136,6 +136,17 @@ class EndCallback(Protocol):
         """See the state after an epoch."""
 
 
+@runtime_checkable
+class Stateful(Protocol):
+    """An update or a callback that has a state, which checkpoints hold."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Return the state: numbers, strings, None, lists, tuples, dicts and arrays of numbers."""
+
+    def load_state_dict(self, state: Any) -> None:
+        """Take over what `state_dict` returned."""
+
+
 @final
 @dataclass(frozen=True)
 class Hooks:
@@ -156,6 +167,11 @@ class Hooks:
     callbacks: tuple[Callback, ...]
     after_step: tuple[StepCallback, ...]
     at_end: tuple[EndCallback, ...]
+
+    @property
+    def stateful_callbacks(self) -> tuple[Callback, ...]:
+        """Those whose state is a part of checkpoints."""
+        return tuple(callback for callback in self.callbacks if isinstance(callback, Stateful))
 
     @classmethod
     def of(cls, updates: Iterable[Update], callbacks: Iterable[Callback]) -> Hooks:

@@ -6,10 +6,10 @@ Everything that a run has to remember between two steps is an attribute of `Loop
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from time import perf_counter
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from nnsparse.train.history import Epoch, History
 from nnsparse.train.hooks import Hooks, TrainState
 from nnsparse.train.interrupt import Interrupt
 from nnsparse.train.progress import Progress
+
+if TYPE_CHECKING:
+    from nnsparse.train.checkpoint import Keeper
 
 
 @final
@@ -74,8 +77,15 @@ class Loop:
         """Steps of all epochs."""
         return self.n_epochs * self.steps_per_epoch
 
-    def run(self, validation: Data | None, progress: Progress, interrupt: Interrupt) -> None:
+    def run(
+        self,
+        validation: Data | None,
+        progress: Progress,
+        interrupt: Interrupt,
+        keeper: Keeper | None = None,
+    ) -> None:
         """Train until all epochs are done, or somebody wants to end it; begin where the attributes say."""
+        self._keeper = keeper
         state = None
         for reducer in self.hooks.reducers:
             reducer.begin(self.loss_fn, self.optimizer, self.loader)
@@ -84,13 +94,20 @@ class Loop:
                 state = self.state()
                 for callback in self.hooks.callbacks:
                     callback(state)
+                if keeper is not None:
+                    keeper.after_epoch()
             self.ending = self._wants_to_end(interrupt)
             for reducer in self.hooks.reducers:
                 self.ending = reducer.agree(self.ending)
+        finished = len(self.epochs) == self.n_epochs or bool(self.stopped)
+        if keeper is not None and not finished:
+            keeper.save()  # before callbacks go back to other weights
         if self.ending and not self._wants_to_end(interrupt):
             self._request_stop("another process asked for it")
         for ending in self.hooks.at_end:
             ending.at_end(self.state())
+        if keeper is not None and finished:
+            keeper.save(finished=True)
 
     def history(self, interrupted: bool = False) -> History:
         """Return the record so far."""
@@ -109,6 +126,33 @@ class Loop:
             self._record,
             self._request_stop,
         )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how far the run has come."""
+        return {
+            "history": self.history(),
+            "weights": np.array(self.weights),
+            "batches_done": self.batches_done,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go to where a `state_dict` was taken; on an error nothing has changed.
+
+        Raises
+        ------
+        ValueError
+            If its numbers contradict each other.
+        """
+        history, weights, batches = state["history"], state["weights"], state["batches_done"]
+        steps = len(history.epochs) * self.steps_per_epoch + -(-batches // self.accumulate)
+        lengths = history.step_loss.size, weights.size
+        if lengths != (steps, steps) or not 0 <= batches <= len(self.loader):
+            raise ValueError(
+                f"{len(history.epochs)} epochs and {batches} mini-batches make {steps} steps; got {lengths}."
+            )
+        self.losses, self.seconds = history.step_loss.tolist(), history.step_seconds.tolist()
+        self.weights, self.epochs = weights.tolist(), list(history.epochs)
+        self.batches_done, self.stopped = batches, history.stopped
 
     # ------------------------------------------------------------ the parts
 
@@ -140,6 +184,8 @@ class Loop:
                 state = self.state()
                 for callback in self.hooks.after_step:
                     callback.after_step(state)
+            if self._keeper is not None:
+                self._keeper.after_step()
             if not self.hooks.reducers:
                 self.ending = self._wants_to_end(interrupt)
             if self.ending:

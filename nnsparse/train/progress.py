@@ -32,6 +32,8 @@ class Progress:
         self._bar: Any = tqdm(
             total=total, initial=done, unit="step", mininterval=_REFRESH, disable=not shown
         )
+        if done:
+            self._bar.set_description_str(f"resumed at step {done}")
         self._last = perf_counter()
         self._batch = ""
 
