@@ -76,10 +76,8 @@ def _leaves(name: str, module: Any) -> Iterator[tuple[str, Any]]:
 def _kind(module: Any) -> str:
     """Return the name of the torch.nn class whose forward method runs, "" where it is someone else's."""
     nn = loaded_torch().nn
-    for base in type(module).__mro__:
-        if vars(nn).get(base.__name__) is base:
-            return base.__name__ if type(module).forward is base.forward else ""
-    return ""
+    base = next(b for b in type(module).__mro__ if vars(nn).get(b.__name__) is b)
+    return base.__name__ if type(module).forward is base.forward else ""
 
 
 def _part(where: str, name: str, kind: str, layer: Any, random: np.random.Generator) -> Part:

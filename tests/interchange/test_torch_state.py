@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -199,6 +200,15 @@ def test_the_state_dict_of_a_pruned_torch_network():
     with torch.no_grad():
         want = module(torch.from_numpy(X)).numpy()
     np.testing.assert_allclose(model.predict(X), want, atol=1e-6)
+
+
+def test_quantized_tensors_are_refused_with_the_way_out():
+    torch = pytest.importorskip("torch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch has other plans for them
+        weight = torch.quantize_per_tensor(torch.ones(3, 4), 0.1, 0, torch.qint8)
+    with pytest.raises(TypeError, match=r"weight of layer '0': got a quantized.*dequantize\(\)"):
+        ns.from_torch({"0.weight": weight})
 
 
 # ---------------------------------------------------------------- refusals
