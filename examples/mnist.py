@@ -2,7 +2,9 @@
 
 The experiment of the thesis: 784-256-[256]x3-10, the layers between hidden ones pruned at random.
 Four networks train side by side on the same batches: sparse; the same weights dense, with masks;
-dense on our own kernels; and dense on NumPy.
+dense on our own kernels; and dense on NumPy. On several processes the sparse one trains alone:
+
+    mpirun -n 2 python examples/mnist.py --distributed
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import json
 
 import numpy as np
 from _common import Run, load_digits, output_file, picture_file, plot_runs, results_table
+from _distributed import train_together
 from tqdm import tqdm
 
 import nnsparse as ns
@@ -62,7 +65,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     p.add_argument("--momentum", type=float, default=0.0)
     p.add_argument("--dtype", choices=["float32", "float64"], default="float32")
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--threads", type=int, help="default: all cores")
+    p.add_argument("--threads", type=int, help="per process; default: all cores, shared equally")
+    p.add_argument("--distributed", action="store_true", help="run on the processes of mpirun")
     p.add_argument("--json", type=output_file, help="write options, table and every loss there")
     p.add_argument("--plot", type=picture_file, help="draw curves there (needs matplotlib)")
     args = p.parse_args(argv)
@@ -84,6 +88,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Train the four networks and print what became of them."""
     args = parse(argv)
+    if args.distributed:
+        return train_together(lambda: networks(args)[0], args)
     name, train, test = load_digits(args.data)
     about = f"{name}: {len(train[0]):,} training and {len(test[0]):,} test images"
     print(f"{about}; {ns.get_num_threads()} threads")
@@ -116,6 +122,7 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(
             "The sparse network did not learn. Try another --lr or a lower --sparsity."
         )
+    return None
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ SMALL = ["--data", "digits", "--epochs", "1", "--hidden", "32", "32", "--batch-s
 def mnist(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     yield importlib.import_module("mnist")
-    for name in ("mnist", "_common"):
+    for name in ("mnist", "_distributed", "_common"):
         sys.modules.pop(name, None)
 
 
@@ -29,7 +29,7 @@ def example(monkeypatch):
     """Imports an example by its name."""
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     yield importlib.import_module
-    for name in (*NAMES, "_sparse", "_sparse_report", "_common"):
+    for name in (*NAMES, "_distributed", "_sparse", "_sparse_report", "_common"):
         sys.modules.pop(name, None)
 
 
@@ -40,6 +40,18 @@ def test_the_mnist_example_learns_and_writes_what_it_printed(mnist, tmp_path, ca
     assert [r["test_accuracy"] > 0.7 for r in result["results"]] == [True] * 4
     assert result["gap"] < 0.01
     assert f"{result['results'][0]['test_accuracy']:.2%}" in capsys.readouterr().out
+
+
+def test_without_mpirun_the_mnist_example_trains_distributed_on_one_process(
+    mnist, tmp_path, capsys
+):
+    path = tmp_path / "run.json"
+    mnist.main([*SMALL, "--lr", "0.1", "--momentum", "0.9", "--distributed", "--json", str(path)])
+    result = json.loads(path.read_text())
+    assert result["report"]["ranks"] == 1
+    printed = capsys.readouterr().out
+    assert f"{result['history']['validation_accuracy'][0]:.2%}" in printed
+    assert "1 rank, 150 steps; nothing was sent" in printed
 
 
 @pytest.mark.parametrize(

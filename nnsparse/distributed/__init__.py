@@ -6,7 +6,7 @@
 
 from nnsparse.distributed.agreement import RanksDifferError
 from nnsparse.distributed.communicator import Alone, Communicator, world
-from nnsparse.distributed.job import job, share_cores
+from nnsparse.distributed.job import job, rank_0_first, share_cores
 from nnsparse.distributed.parallel import DataParallel, Reduced
 from nnsparse.distributed.report import Report
 from nnsparse.distributed.threads import StoppedError, in_threads
@@ -21,6 +21,7 @@ __all__ = [
     "StoppedError",
     "in_threads",
     "job",
+    "rank_0_first",
     "share_cores",
     "world",
 ]

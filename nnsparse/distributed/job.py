@@ -110,6 +110,20 @@ def share_cores(comm: Communicator, threads: int | None = None) -> int:
 
 
 @contextmanager
+def rank_0_first(comm: Communicator) -> Iterator[None]:
+    """Run the block on rank 0, and only then on the others: for what leaves files that they find, such as downloads.
+
+    The block may not call the communicator. A collective call.
+    """
+    first = comm.Get_rank() == 0
+    if not first:
+        comm.Barrier()
+    yield
+    if first:
+        comm.Barrier()
+
+
+@contextmanager
 def stop_together(comm: Communicator) -> Iterator[None]:
     """End all ranks, with this one's message and traceback, if an exception leaves the block."""
     if comm.Get_size() == 1:

@@ -23,6 +23,7 @@ from nnsparse.distributed.agreement import (
 )
 from nnsparse.distributed.communicator import Communicator, checked, world
 from nnsparse.distributed.gradients import Trailer, dtype_of, pack, trailer_size, unpack, words
+from nnsparse.distributed.job import rank_0_first
 from nnsparse.distributed.prepare import part_dropout, refuse_batch_norm, rehearse
 from nnsparse.distributed.report import Report
 from nnsparse.distributed.taps import gather_taps
@@ -172,10 +173,9 @@ class DataParallel:
             )
         compare_loaders(self.comm, loader)
         self.check()
-        for turn in (True, False):
-            if (self.rank == 0) is turn:
-                rehearse(self.model, loss_fn, optimizer, loader)
-            self.comm.Barrier()
+        with rank_0_first(self.comm):
+            rehearse(self.model, loss_fn, optimizer, loader)
+        self.comm.Barrier()
 
     def check(self) -> None:
         """Compare patterns and weights of all ranks, bit for bit. A collective call; O(parameters).

@@ -47,16 +47,18 @@ class Report:
         return self.gradient_bytes - self.weight_bytes
 
     def __str__(self) -> str:
+        if self.ranks == 1:
+            return f"1 rank, {self.steps:,} steps; nothing was sent"
         total = self.gradient_bytes + self.trailer_bytes
-        lines = [
-            f"{self.ranks} rank{'s'[: self.ranks > 1]}, {self.steps:,} steps",
+        share = self.dense_bytes / max(1, self.gradient_bytes)
+        parts = [
+            f"{self.ranks} ranks, {self.steps:,} steps",
             f"all-reduced per step {total:,} bytes: gradients {self.gradient_bytes:,}, the rest {self.trailer_bytes:,}",
-            f"a dense network's gradients {self.dense_bytes:,} bytes, "
-            f"{self.dense_bytes / max(1, self.gradient_bytes):.1f}x as many",
+            f"a dense network's gradients {self.dense_bytes:,} bytes, {share:.1f}x as many",
         ]
         if self.growth_bytes:
-            lines.append(f"gathered for growth, in all {self.growth_bytes:,} bytes")
-        if self.steps and self.ranks > 1:
+            parts.append(f"gathered for growth, in all {self.growth_bytes:,} bytes")
+        if self.steps:
             mean = 1e3 * self.seconds / self.steps
-            lines.append(f"in all-reduce {mean:.3f} ms per step, waiting included")
-        return "; ".join(lines)
+            parts.append(f"in all-reduce {mean:.3f} ms per step, waiting included")
+        return "; ".join(parts)
