@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,6 +47,9 @@ def dotted(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+MODULES = {dotted(file) for file in FILES}
+
+
 def is_type_checking(node: ast.stmt) -> bool:
     return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
 
@@ -59,12 +63,12 @@ def targets(node: ast.Import | ast.ImportFrom, path: Path) -> list[str]:
         package = path.relative_to(ROOT).parts[:-1]
         anchor = ".".join(package[: len(package) - node.level + 1])
         base = f"{anchor}.{base}" if base else anchor
-    modules = {dotted(file) for file in FILES}
     names = [f"{base}.{alias.name}" for alias in node.names]
-    return [name if name in modules else base for name in names]
+    return [name if name in MODULES else base for name in names]
 
 
-def imports(path: Path) -> Iterator[Import]:
+@cache
+def imports(path: Path) -> tuple[Import, ...]:
     def visit(node: ast.AST, at_load: bool) -> Iterator[Import]:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.Import | ast.ImportFrom):
@@ -78,7 +82,7 @@ def imports(path: Path) -> Iterator[Import]:
                 inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
                 yield from visit(child, at_load and not inside)
 
-    yield from visit(ast.parse(path.read_text(encoding="utf-8")), True)
+    return tuple(visit(ast.parse(path.read_text(encoding="utf-8")), True))
 
 
 def layer_of(module: str) -> int:
