@@ -14,11 +14,14 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\((\.\.?/[^)#\s]+)\)")
+_WIDE = ("maths.md",)  # pages whose tables need the room of the contents on the right
 _FOLDER = "pictures"  # of the site, for what comes from elsewhere
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Files) -> str:
     """Replace the links of one page."""
+    if page.file.src_uri in _WIDE:
+        page.meta["hide"] = ["toc"]
     here = posixpath.dirname(page.file.src_uri)
 
     def replace(link: re.Match[str]) -> str:

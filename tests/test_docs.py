@@ -293,10 +293,13 @@ def test_paths_and_extras_of_a_command_exist(command: Command) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=short)
 def test_tests_that_are_named_exist(page: Path) -> None:
+    """As `tests/x.py::test_name`, or by the sentence: `tests/x.py`: name."""
+    text = page.read_text(encoding="utf-8")
+    named = set(re.findall(r"(tests/[\w/]+\.py)::(\w+)", text))
+    for path, sentence in re.findall(r"`(tests/[\w/]+\.py)`: ([\w ]+?)(?= *(?:<br>|\|))", text):
+        named.add((path, "test_" + sentence.replace(" ", "_")))
     absent = []
-    for path, name in set(
-        re.findall(r"(tests/[\w/]+\.py)::(\w+)", page.read_text(encoding="utf-8"))
-    ):
+    for path, name in sorted(named):
         file = ROOT / path
         if not file.exists() or f"def {name}(" not in file.read_text(encoding="utf-8"):
             absent.append(f"{path}::{name}")
@@ -364,6 +367,17 @@ def public_modules() -> list[str]:
         p.relative_to(ROOT).with_suffix("").parts for p in files if "\n__all__ = " in p.read_text()
     )
     return sorted(".".join(p[:-1] if p[-1] == "__init__" else p) for p in parts)
+
+
+def test_the_reference_shows_functions_not_the_modules_of_the_same_name() -> None:
+    """MkDocs takes `sparsify.n_m` for the module: such a function is shown by where it is defined."""
+    wrong = [
+        path
+        for path, value in reference().items()
+        if (ROOT / Path(*path.split("."))).with_suffix(".py").exists()
+        and not isinstance(value, types.ModuleType)
+    ]
+    assert not wrong
 
 
 @pytest.mark.parametrize("module", public_modules())
