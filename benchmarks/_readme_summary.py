@@ -6,6 +6,7 @@ import hashlib
 import json
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ def _training(results: Sequence[Result]) -> str:
     rows = []
     for entry in [entry for result in results for entry in result["results"]]:
         ours = entry["rivals"]["nnsparse"]
-        shape = "-".join(map(str, entry["sizes"]))
+        runs = [(size, len(list(same))) for size, same in groupby(entry["sizes"])]
+        shape = "-".join(f"{n}×{size}" if n > 2 else "-".join([str(size)] * n) for size, n in runs)
         ratios = [f"{number(ours['speedup'][name])}×" for name in names]
         rows.append([f"{shape}, {entry['note']}", str(entry["batch"]), number(ours["median_ms"])])
         rows[-1] += ratios
