@@ -306,6 +306,16 @@ def test_tests_that_are_named_exist(page: Path) -> None:
     assert not absent
 
 
+def test_every_module_is_in_contributings_table_of_layers() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    files = "".join(re.findall(r"^\| \d \|([^|]*)\|", text, re.M))
+    named = set(re.findall(r"`([\w/]+)`", files))
+    package = ROOT / "nnsparse"
+    modules = {path.stem for path in package.glob("*.py")} - {"__init__"}
+    folders = {path.parent.name + "/" for path in package.glob("*/__init__.py")}
+    assert modules | folders == named
+
+
 # ---------------------------------------------------------------- links
 
 
