@@ -53,8 +53,7 @@ def _training(results: Sequence[Result]) -> str:
     rows = []
     for entry in [entry for result in results for entry in result["results"]]:
         ours = entry["rivals"]["nnsparse"]
-        runs = [(size, len(list(same))) for size, same in groupby(entry["sizes"])]
-        shape = "-".join(f"{n}×{size}" if n > 2 else "-".join([str(size)] * n) for size, n in runs)
+        shape = network(entry["sizes"])
         ratios = [f"{number(ours['speedup'][name])}×" for name in names]
         rows.append([f"{shape}, {entry['note']}", str(entry["batch"]), number(ours["median_ms"])])
         rows[-1] += ratios
@@ -64,6 +63,12 @@ def _training(results: Sequence[Result]) -> str:
     )
     header = ["network", "batch", "ms", *(f"× {DENSE[name]}" for name in names)]
     return _block(intro, table(header, rows))
+
+
+def network(sizes: Sequence[int]) -> str:
+    """Return "784-4×256-10": more than two equal sizes in a row take one place."""
+    runs = [(size, len(list(same))) for size, same in groupby(sizes)]
+    return "-".join(f"{n}×{size}" if n > 2 else "-".join([str(size)] * n) for size, n in runs)
 
 
 def _accuracy(result: Result) -> str:

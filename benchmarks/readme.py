@@ -109,7 +109,7 @@ def training_table(results: Sequence[Result]) -> str:
     rows = []
     for entry in [entry for result in results for entry in result["results"]]:
         rivals = entry["rivals"]
-        shape = "-".join(map(str, entry["sizes"]))
+        shape = _readme_summary.network(entry["sizes"])
         ratios = [f"{number(rivals['nnsparse']['speedup'][name])}×" for name in others]
         rows.append(
             [

@@ -134,6 +134,11 @@ def test_no_results_give_no_figures() -> None:
     assert readme.figures([]) == ""
 
 
+def test_a_network_of_many_equal_layers_has_a_short_name() -> None:
+    assert _readme_summary.network([784, 256, 256, 256, 10]) == "784-3×256-10"
+    assert _readme_summary.network([4096, 4096, 10]) == "4096-4096-10"
+
+
 def test_a_summary_says_whether_the_machine_was_quiet_but_not_for_what_was_not_timed() -> None:
     quiet, noisy = kernel_result(1024), kernel_result(2048)
     assert "not quiet" not in readme.summary([quiet])
