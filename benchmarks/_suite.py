@@ -17,6 +17,7 @@ from benchmarks import (
     memory,
     multicore,
     pruning,
+    resume,
     startup,
     text,
     thesis,
@@ -196,6 +197,12 @@ PARTS: Mapping[str, Entry] = {
         "import and first steps, with an empty and a warm cache of compiled code",
         {"startup": startup.Settings()},
         {"startup": startup.Settings(programs=("thesis",), repeats=3, empty=1)},
+    ),
+    "resume": Entry(
+        resume.PART,
+        "trainings killed at random moments, started again, and compared bit for bit",
+        {"resume": resume.Settings()},
+        {"resume": resume.Settings(kills=2, samples=1280)},
     ),
     "accuracy": Entry(
         accuracy.PART,
