@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 import nnsparse as ns
 from nnsparse import atomic, data, nn, optim, schedule
@@ -26,7 +27,7 @@ from nnsparse.train import (
     SparsityLog,
     fit,
 )
-from nnsparse.train.settings import described, differ
+from nnsparse.train.settings import data_of, described, differ
 from tests.train.test_snapshot import plain
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -383,6 +384,30 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_training(tmp_path
         tmp_path.chmod(0o755)
 
 
+def test_a_folder_without_permission_is_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("nnsparse.train.checkpoint.os.access", lambda path, mode: False)
+    with pytest.raises(PermissionError, match=r"Checkpoint: no permission to write into"):
+        Checkpoint(tmp_path / "run")
+
+
+def test_of_several_processes_the_first_one_saves_and_all_go_on(tmp_path):
+    def run(rank, checkpoint, **options):
+        parts = Parts()
+        parts.loader = parts.loader.shard(rank, 2)
+        history = parts.fit(checkpoint=checkpoint, **options)
+        return history, parts.loader.epoch
+
+    checkpoint = Checkpoint(tmp_path / "run", every_steps=2)
+    run(1, checkpoint)
+    assert not checkpoint.path.exists()
+    with pytest.raises(KilledError):
+        run(0, checkpoint, callbacks=[KillAt(8)])
+    before = checkpoint.path.read_bytes()
+    history, epoch = run(1, checkpoint)
+    assert (history.step_loss.size, epoch) == (EPOCHS * STEPS, EPOCHS)
+    assert checkpoint.path.read_bytes() == before
+
+
 def test_leftovers_of_a_killed_save_are_no_checkpoints_and_go_away(tmp_path):
     leftover = tmp_path / ".run.0123456789abcdef"
     leftover.write_bytes(b"half of a checkpoint")
@@ -573,6 +598,19 @@ def test_differences_are_named_with_their_place_and_kept_short():
     ]
     (line,) = differ({"a": "x" * 1000}, {"a": 1})
     assert line.endswith("... (1002 characters) here")
+
+
+def test_a_sparse_data_set_is_known_by_its_rows_too():
+    matrix = sparse.random_array((200, 50), density=0.1, rng=0, format="csr")
+    y = np.arange(200) % 3
+
+    def about(x):
+        return data_of(data.DataLoader((x, y), batch_size=10, rng=0))
+
+    other = matrix.copy()
+    other.data[0] += 1.0  # in the first row, which is looked at
+    assert about(matrix) == about(matrix.copy()) != about(other)
+    assert about(matrix)["content"] != about(matrix.toarray())["content"]
 
 
 # ---------------------------------------------------------------- SIGKILL

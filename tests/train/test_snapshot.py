@@ -229,6 +229,18 @@ def test_history_and_extra_come_back(tmp_path):
     assert ns.load(bare).history is None
 
 
+def test_keys_that_look_alike_as_names_of_arrays_stay_apart(tmp_path):
+    extra = {
+        "a b": np.zeros(1),
+        "a_b": np.ones(2),
+        "ä": np.ones(3),
+        "../a": np.ones(4),
+        "": np.ones(5),
+    }
+    ns.save(tmp_path / "f", nn.mlp([3, 2], rng=0), extra=extra)
+    assert plain(ns.load(tmp_path / "f").extra) == plain(extra)
+
+
 def test_the_file_is_a_plain_npz_with_readable_names(tmp_path):
     training = Training()
     training.train(0, 2)
