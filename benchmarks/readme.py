@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -56,6 +59,8 @@ ELSEWHERE = (
     "registers",
     "thesis",
 )
+# What a program can be trusted with: their own reports are shown in the guide, as they are.
+REPORTED = "resume", "distributed", "estimators", "wide", "fuzz", "soak"
 Result = Mapping[str, Any]
 
 
@@ -166,6 +171,14 @@ def challenge_table(result: Result) -> str:
     return _block(intro, _challenge_report.rates(result), [result])
 
 
+def own_report(result: Result) -> str:
+    """Return what a benchmark's own report says, as a part of a page: its headings two levels down."""
+    kind = result["benchmark"]
+    own = find_spec(f"benchmarks._{kind}_report")
+    text: str = import_module(own.name if own else f"benchmarks.{kind}").report(result)
+    return re.sub(r"^(#+) ", r"##\1 ", text.strip(), flags=re.M)
+
+
 def _block(intro: str, rows: str, results: Sequence[Result]) -> str:
     commands = ", ".join(f"`{command(result)}`" for result in results)
     return f"{_wrap(intro)}\n\n{rows}\n\n{_wrap(f'Made by {commands}.')}"
@@ -215,8 +228,9 @@ def figures(results: Sequence[Result]) -> str:
         blocks += [accuracy_table(result) for result in by_kind["accuracy"]]
         blocks += [text_table(result) for result in by_kind["text"]]
         blocks += [challenge_table(result) for result in by_kind["challenge"]]
-        ordered = [result for kind in by_kind.values() for result in kind]
-        return "\n\n".join([*blocks, machines(ordered)]).strip()
+        ordered = [result for kind in SETTINGS for result in by_kind[kind]]
+        reports = [own_report(result) for kind in REPORTED for result in by_kind[kind]]
+        return "\n\n".join([*blocks, machines(ordered), *reports]).strip()
     except (KeyError, TypeError) as error:
         raise ReadmeError(f"a result lacks {error}: run its benchmark again") from None
 
@@ -236,8 +250,8 @@ def summary(results: Sequence[Result]) -> str:
 
 
 def sorted_by_kind(results: Sequence[Result]) -> dict[str, list[Result]]:
-    """Return the results of each benchmark that has a table, in the order of the tables."""
-    by_kind: dict[str, list[Result]] = {kind: [] for kind in SETTINGS}
+    """Return the results of each benchmark that has a table or is reported, in the order of the page."""
+    by_kind: dict[str, list[Result]] = {kind: [] for kind in (*SETTINGS, *REPORTED)}
     for result in results:
         by_kind[result["benchmark"]].append(result)
     return by_kind
@@ -258,9 +272,10 @@ def load(paths: Sequence[Path]) -> list[Result]:
         except (OSError, ValueError) as error:
             raise ReadmeError(f"cannot read {path}: {error}") from None
         kind = result.get("benchmark") if isinstance(result, dict) else None
-        if kind not in SETTINGS and kind not in ELSEWHERE:
-            raise ReadmeError(f"{path} is not a result of one of {', '.join(SETTINGS)}")
-        if kind in SETTINGS:
+        shown = *SETTINGS, *REPORTED
+        if kind not in shown and kind not in ELSEWHERE:
+            raise ReadmeError(f"{path} is not a result of one of {', '.join(shown)}")
+        if kind in shown:
             results.append(result)
     return results
 

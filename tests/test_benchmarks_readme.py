@@ -3,6 +3,7 @@
 Only the form is tested here, not how fast anything is.
 """
 
+import importlib
 import json
 import os
 import subprocess
@@ -128,6 +129,18 @@ def test_tables_come_in_order_whatever_the_order_of_files() -> None:
         ["`import nnsparse`, after Numba's own", "0.150"],
         ["first training step of the thesis' network, batch 64, warm cache", "0.250"],
     ]
+
+
+def test_what_has_a_report_of_its_own_is_shown_behind_the_tables_with_lower_headings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = importlib.import_module("benchmarks._resume_report")
+    monkeypatch.setattr(
+        module, "report", lambda result: f"# Went on\n\n{result['found']}\n\n## More\n"
+    )
+    text = readme.figures([{"benchmark": "resume", "found": "50 of 50"}, kernel_result(64)])
+    assert text.startswith("**Layer step**")
+    assert text.endswith("### Went on\n\n50 of 50\n\n#### More")
 
 
 def test_no_results_give_no_figures() -> None:
