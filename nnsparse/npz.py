@@ -113,7 +113,7 @@ def read(
             members = _members(archive, status.st_size)
             if MANIFEST not in members:
                 raise ValueError("it has no manifest")
-            text, _ = _read_member(archive, members.pop(MANIFEST))
+            text, _ = read_member(archive, members.pop(MANIFEST))
             manifest = _manifest(text, kind, version)
             listed = manifest["arrays"]
             if missing := sorted(listed.keys() - members.keys()):
@@ -122,7 +122,7 @@ def read(
                 raise ValueError(f"unknown arrays {unknown}")
             arrays: dict[str, Array] = {}
             for name, info in members.items():
-                array, digest = _read_member(archive, info)
+                array, digest = read_member(archive, info)
                 if _describe(array, digest) != listed[name]:
                     raise ValueError(f"array {name!r} is not what the manifest says (damaged?)")
                 arrays[name] = array
@@ -196,8 +196,11 @@ def _members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
     return found
 
 
-def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[Array, str]:
-    """Return a member as an array, in this machine's byte order, and the sha256 of what was read."""
+def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[Array, str]:
+    """Return a member as an array, in this machine's byte order, and the sha256 of what was read.
+
+    Takes as much memory as `info` says: look at that before. May raise what is in `DAMAGED`.
+    """
     name = info.filename.removesuffix(".npy")
     with archive.open(info) as member:
         head = member.read(len(_MAGIC) + 2)

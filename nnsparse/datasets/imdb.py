@@ -131,13 +131,10 @@ def _load(source: Path, settings: Encoding, progress: bool, cache: bool) -> tupl
         | asdict(settings),
         sort_keys=True,
     )
-    packed = cached("imdb", key) if cache else None
-    if packed is not None:
-        try:
-            _warn(source, int(packed["n_undecodable"]))
-            return unpack(packed, settings)
-        except (KeyError, TypeError, ValueError):
-            pass  # not what was kept: made anew
+    found = kept(key, settings) if cache else None
+    if found is not None:
+        _warn(source, found[0])
+        return found[1]
     data = _aclimdb.read(source, _N_FILES, progress)
     _warn(source, data.n_undecodable)
     packed = pack(data.train, data.test, settings)
@@ -145,6 +142,20 @@ def _load(source: Path, settings: Encoding, progress: bool, cache: bool) -> tupl
     if cache:
         keep("imdb", key, packed)
     return unpack(packed, settings)
+
+
+def kept(key: str, settings: Encoding) -> tuple[int, tuple[Split, Split]] | None:
+    """Return the number of undecodable reviews and the data kept under a key; None if they are to be made anew."""
+    packed = cached("imdb", key)
+    if packed is None:
+        return None
+    try:
+        count = packed["n_undecodable"]
+        if count.shape != () or count.dtype.kind not in "iu":
+            return None
+        return int(count), unpack(packed, settings)
+    except (KeyError, TypeError, ValueError):
+        return None  # not what was kept
 
 
 def _warn(source: Path, n_undecodable: int) -> None:

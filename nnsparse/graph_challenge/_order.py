@@ -28,7 +28,11 @@ def read_sorted(
         As `entries`, and if a position occurs twice.
     """
     keys, values = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+    free = n_rows * n_columns
     for part in entries(path, n_rows, n_columns):
+        free -= part.rows.size
+        if free < 0:  # before more of a file that unpacks without end is kept
+            refuse(path, part.line, "every position once", "more lines than there are positions")
         major, minor = (part.columns, part.rows) if by_column else (part.rows, part.columns)
         keys.append(major * (n_rows if by_column else n_columns) + minor)
         values.append(part.values.astype(np.float32))

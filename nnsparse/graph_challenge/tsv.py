@@ -49,7 +49,8 @@ def read_layer(path: PathLike, n_neurons: int) -> Layer:
     OSError
         If the file cannot be read.
     ValueError
-        If a line is not three numbers, one is out of range, or a position occurs twice; names file and line.
+        If a line is not three numbers, one is out of range, a position occurs twice, or there is no line at all; names
+        file and line.
 
     Notes
     -----
@@ -57,6 +58,8 @@ def read_layer(path: PathLike, n_neurons: int) -> Layer:
     """
     n = at_least_1("n_neurons", n_neurons)
     key, value = read_sorted(path, n, n, by_column=True)
+    if not key.size:
+        refuse(path, 1, "at least one weight", "an empty file")
     outputs, indices = np.divmod(key, n)
     indptr = np.zeros(n + 1, np.int64)
     np.cumsum(np.bincount(outputs, minlength=n), out=indptr[1:])
@@ -71,7 +74,7 @@ def write_layer(path: PathLike, layer: Layer) -> None:
     path : path
         ``.gz`` at its end packs it.
     layer : Layer
-        Square; values that 7 digits do not tell are written with 9, so that they can be read back exactly.
+        Square, not empty; values that 7 digits do not tell are written with 9, so that they can be read back exactly.
 
     Raises
     ------
@@ -89,6 +92,11 @@ def layer_text(layer: Layer) -> Iterator[bytes]:
     """Yield what `write_layer` writes, some lines at a time."""
     n = len(layer[0]) - 1
     indptr, indices, values = check_layer(layer, n)
+    if not values.size:
+        raise ValueError(
+            "write_layer expects at least one weight; got an empty layer, whose file could not be told from one that "
+            "was cut short. Leave the layer out."
+        )
     outputs = np.repeat(np.arange(n), np.diff(indptr))
     return lines(indices, outputs, values, "%.6e")
 

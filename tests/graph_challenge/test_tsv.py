@@ -57,6 +57,10 @@ def small_blocks(monkeypatch):
 def test_a_layer_is_read_back_as_it_was_written(tmp_path_factory, seed, n, density, values):
     layer = random_layer(np.random.default_rng(seed), n, density if n < 100 else 0.01, values)
     path = tmp_path_factory.mktemp("tsv") / "n1-l1.tsv"
+    if layer.values.size == 0:
+        with pytest.raises(ValueError, match="at least one weight; got an empty layer"):
+            write_layer(path, layer)
+        return
     write_layer(path, layer)
     assert_same(read_layer(path, n), layer)
 
@@ -89,13 +93,23 @@ def test_numbers_are_read_however_they_are_written(tmp_path, text, index):
     np.testing.assert_array_equal(layer.values, np.float32([-2, 1e-3, 1]))
 
 
-def test_an_empty_file_is_an_empty_layer_and_images_without_ink(tmp_path):
-    (tmp_path / "l.tsv").write_bytes(b"")
-    assert_same(
-        read_layer(tmp_path / "l.tsv", 2), random_layer(np.random.default_rng(0), 2, 0, "any")
-    )
-    images = read_images(tmp_path / "l.tsv", 5, 3)
+@pytest.mark.parametrize("name", ["l.tsv", "l.tsv.gz"])
+def test_an_empty_file_is_no_layer_but_images_without_ink(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(b"") if name.endswith("gz") else b"")
+    with pytest.raises(ValueError, match=r"l\.tsv.*, line 1: expected at least one weight; got an"):
+        read_layer(path, 2)
+    images = read_images(path, 5, 3)
     assert (images.shape, images.nnz) == ((3, 5), 0)
+
+
+def test_a_file_with_more_lines_than_positions_is_refused_before_it_is_read_out(
+    tmp_path, small_blocks
+):
+    path = tmp_path / "l.tsv"
+    path.write_bytes(b"".join(b"%d\t%d\t1\n" % (i % 2 + 1, i // 2 % 2 + 1) for i in range(1000)))
+    with pytest.raises(ValueError, match=r"line \d{1,2}: expected every position once; got more l"):
+        read_layer(path, 2)
 
 
 @given(SEED, st.booleans())
