@@ -118,6 +118,7 @@ class SparseParameter(Parameter):
     def __init__(
         self, topology: Topology, values: ArrayLike, dtype: DTypeLike | None = None
     ) -> None:
+        topology.sound()
         array = np.asarray(values, dtype=dtype)
         if array.shape != (topology.nnz,):
             raise ValueError(
@@ -142,23 +143,35 @@ class SparseParameter(Parameter):
 
     def canonical(self, array: Array | None = None) -> Array:
         """Return `array` (default: the values), which is in plan order, in canonical CSR order, (nnz,)."""
-        source = self.data if array is None else array
+        source = self._fitting("data" if array is None else "array", array)
         if self._topology.is_full:
             return np.array(source)
         return source.take(storage(self._topology))
 
     def planned(self, array: Array) -> Array:
         """Return `array` (nnz,), which is in canonical CSR order, in plan order."""
+        array = self._fitting("array", array)
         if self._topology.is_full:
             return np.array(array)
         out = np.empty_like(array)
         out[storage(self._topology)] = array
         return out
 
+    def _fitting(self, name: str, array: Any = None) -> Array:
+        """Return an array (default: the values), after a look at whether it has one element per position."""
+        found = self.data if array is None else array
+        if not isinstance(found, np.ndarray) or found.shape != (self._topology.nnz,):
+            got = found.shape if isinstance(found, np.ndarray) else type(found).__name__
+            raise ValueError(
+                f"SparseParameter expects {name} of shape ({self._topology.nnz},), one per position; got {got}. "
+                "To change values write into data[...], to change positions call move_to."
+            )
+        return found
+
     def set_canonical(self, values: ArrayLike) -> None:
         """Overwrite the values in place with `values` (nnz,) in canonical CSR order."""
         array = np.asarray(values, dtype=self.dtype)
-        if array.shape != self.data.shape:
+        if array.shape != self._fitting("data").shape:
             raise ValueError(f"expected {self.data.shape} values; got {array.shape}")
         where = slice(None) if self._topology.is_full else storage(self._topology)
         self.data[where] = array
@@ -178,13 +191,21 @@ class SparseParameter(Parameter):
 
         Raises
         ------
+        TypeError
+            If `topology` is none.
         ValueError
-            If the shape differs, or `fill` has the wrong length.
+            If the shape differs, `fill` has the wrong length, or somebody replaced the values or a buffer by an array
+            of another shape.
         """
+        if not isinstance(topology, Topology):
+            raise TypeError(f"move_to expects a Topology; got {type(topology).__name__}")
         if topology.shape != self._topology.shape:
             raise ValueError(
                 f"move_to expects a topology of shape {self._topology.shape}; got {topology.shape}"
             )
+        self._fitting("data")
+        for name, buffer in self.buffers.items():
+            self._fitting(f"buffers[{name!r}]", buffer)
         before, after = storage(self._topology), storage(topology)
         origin = topology.positions_in(self._topology)
         source, newcomers = np.empty(after.size, np.int64), np.empty(after.size, np.int64)

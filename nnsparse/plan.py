@@ -236,7 +236,7 @@ def build(topology: Topology, slab: int | None = None, quads: bool | None = None
     n_out, n_in = topology.shape
     check_room(f"the plan of {topology}", 12 * (topology.nnz + n_in), "Take fewer features.")
     _built += 1
-    indptr, columns, density = topology._indptr, topology._columns, topology.density
+    (indptr, columns), density = topology.sound(), topology.density
     chosen = _chosen(topology)
     begun = None if slab else topology._derived.pop("begun", None)  # by `begin`
     size = slab or chosen.slab(n_in, density)
@@ -279,7 +279,7 @@ def positions(topology: Topology, slab: int | None = None) -> Array:
     """
     n_out, n_in = topology.shape
     slab = slab or _chosen(topology).slab(n_in, topology.density)
-    return _build_slabs(n_out, n_in, topology._indptr, topology._columns, slab)[1]
+    return _build_slabs(n_out, n_in, *topology.sound(), slab)[1]
 
 
 def begin(topology: Topology) -> Array:
@@ -290,7 +290,7 @@ def begin(topology: Topology) -> Array:
     begun: tuple[Slabs, Array] | None = derived.get("begun")
     if begun is None:
         slab = _chosen(topology).slab(topology.shape[1], topology.density)
-        begun = _build_slabs(*topology.shape, topology._indptr, topology._columns, slab)
+        begun = _build_slabs(*topology.shape, *topology.sound(), slab)
         derived["begun"] = begun
     return begun[1]
 

@@ -50,7 +50,8 @@ class RadixNet:
     TypeError
         If radices or widths are not integers.
     ValueError
-        If a radix is below 2, a product does not fit, or a width is missing or no multiple of N'.
+        If a radix is below 2, a product does not fit, a width is missing or no multiple of N', or a layer has 2³¹
+        neurons or more.
 
     Notes
     -----
@@ -74,6 +75,11 @@ class RadixNet:
         n_nodes = _common_product(lists)
         object.__setattr__(self, "radices", lists)
         object.__setattr__(self, "widths", _widths(widths, sum(map(len, lists)), n_nodes))
+        if max(self.widths) >= 2**31:
+            raise ValueError(
+                f"RadixNet expects fewer than 2**31 neurons per layer; got {max(self.widths):.3g}. Without widths "
+                "there are as many as the product of the radices."
+            )
 
     @property
     def n_nodes(self) -> int:

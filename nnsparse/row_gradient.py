@@ -145,6 +145,21 @@ class RowGradient:
 
     __rmul__ = __mul__
 
+    def __neg__(self) -> RowGradient:
+        return RowGradient.trusted(self.rows, -self.values, self.shape)
+
+    def __sub__(self, other: Any) -> Any:
+        return self + -other if isinstance(other, RowGradient) else np.asarray(self) - other
+
+    def __rsub__(self, other: Any) -> Any:
+        return other - np.asarray(self)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> Any:
+        return np.asarray(self)[key]
+
     def __truediv__(self, divisor: Any) -> Any:
         return self * (1.0 / np.asarray(divisor, self.dtype))
 

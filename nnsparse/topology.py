@@ -57,12 +57,15 @@ class Topology:
     Topology(2 x 3, nnz=3, sparsity=0.5)
     """
 
-    __slots__ = ("__weakref__", "_columns", "_derived", "_fingerprint", "_indptr", "shape")
+    __slots__ = (
+        "__weakref__", "_columns", "_derived", "_fingerprint", "_indptr", "_sealed", "shape",
+    )  # fmt: skip
     shape: Shape
     _indptr: Ints
     _columns: NDArray[Any]
     _fingerprint: bytes
     _derived: dict[Any, Any]
+    _sealed: tuple[Ints, NDArray[Any]]  # the arrays as they were checked
 
     def __init__(self, shape: Shape, indptr: ArrayLike, indices: ArrayLike) -> None:
         shape = check_shape(shape)
@@ -84,6 +87,7 @@ class Topology:
         fill(self, "_columns", columns)
         fill(self, "_fingerprint", b"")
         fill(self, "_derived", {})
+        fill(self, "_sealed", (indptr, columns))
         return self
 
     @classmethod
@@ -104,6 +108,49 @@ class Topology:
 
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"a Topology is immutable; cannot delete {name}. Build a new one.")
+
+    def __getattr__(self, name: str) -> Any:
+        made = "" if name not in self.__slots__ else ": it was never made. Call Topology(...)"
+        raise AttributeError(f"this Topology has no {name!r}{made}")
+
+    def sound(self) -> tuple[Ints, NDArray[Any]]:
+        """Return the row pointers and columns that compiled loops take, which check no bounds.
+
+        Costs nothing unless somebody got round the immutability; then every number is looked at again.
+
+        Raises
+        ------
+        ValueError
+            If they are not what a constructor makes.
+        """
+        indptr, columns = self._indptr, self._columns
+        if not (
+            self._sealed[0] is indptr
+            and self._sealed[1] is columns
+            and not indptr.flags.writeable
+            and not columns.flags.writeable
+        ):
+            self._check_again(indptr, columns)
+        return indptr, columns
+
+    def _check_again(self, indptr: Any, columns: Any) -> None:
+        try:
+            for name, array, good in zip(
+                ("_indptr", "_columns"), (indptr, columns), self._sealed, strict=True
+            ):
+                if (
+                    not isinstance(array, np.ndarray)
+                    or array.dtype != good.dtype
+                    or not array.flags.c_contiguous
+                ):
+                    raise ValueError(f"{name} is another kind of array")
+            _check_pointers(self.shape, _integers("_indptr", indptr), columns.size)
+            _check_range("_columns", _integers("_columns", columns), self.shape[1], "n_in")
+            _check_sorted(indptr, columns)
+        except ValueError as error:
+            raise ValueError(
+                f"somebody has changed a Topology, which is immutable: {error} Build a new one."
+            ) from error
 
     def __copy__(self) -> Topology:
         return self
@@ -304,14 +351,16 @@ class Topology:
     @property
     def indptr(self) -> Ints:
         """Row pointers, (n_out + 1,) int32, int64 from 2**31 nonzeros on; read-only."""
-        return self._indptr
+        view: Ints = self._indptr.view()  # of which nobody can take back that it is read-only
+        return view
 
     @property
     def indices(self) -> Ints:
         """Columns, (nnz,) int32, int64 from n_in = 2**31 on; read-only, made at each access."""
-        columns: Ints = self._columns.astype(_index_dtype(self.shape[1]), copy=False)
+        columns = self._columns.astype(_index_dtype(self.shape[1]), copy=False)
         columns.flags.writeable = False
-        return columns
+        view: Ints = columns.view()
+        return view
 
     @property
     def nbytes(self) -> int:
@@ -369,7 +418,8 @@ class Topology:
 
     def row_counts(self) -> Ints:
         """Return the nonzeros per row, (n_out,): each neuron's actual fan-in."""
-        return self._indptr[1:] - self._indptr[:-1]
+        indptr = self.sound()[0]
+        return indptr[1:] - indptr[:-1]
 
     def column_counts(self) -> NDArray[np.int64]:
         """Return the nonzeros per column, (n_in,)."""
@@ -386,7 +436,7 @@ class Topology:
 
     def csr(self) -> tuple[Ints, Ints]:
         """Return (indptr, column indices), (n_out + 1,) and (nnz,)."""
-        return self._indptr, self.indices
+        return self.indptr, self.indices
 
     def csc(self) -> tuple[Ints, Ints, Ints]:
         """Return (indptr, row indices, permutation), (n_in + 1,), (nnz,) and (nnz,).
@@ -394,6 +444,7 @@ class Topology:
         With values in canonical order, values[permutation] are those of the CSC matrix.
         """
         order = np.arange(self.nnz, dtype=_index_dtype(self.nnz))
+        self.sound()
         csr: Any = sparse.csr_array((order, self.indices, self._indptr), shape=self.shape)
         csc = csr.tocsc()
         return csc.indptr, csc.indices, csc.data
@@ -425,6 +476,7 @@ class Topology:
         ValueError
             If `values` has not the shape (nnz,).
         """
+        self.sound()
         data = np.array(self._values(values, dtype))
         return sparse.csr_matrix((data, self.indices.copy(), self._indptr.copy()), self.shape)
 
@@ -460,9 +512,7 @@ class Topology:
         most = self.nnz + other.nnz
         indptr = np.empty(self.shape[0] + 1, _index_dtype(most))
         columns = np.empty(most, self._columns.dtype)
-        planning.merge_patterns(
-            self._indptr, self._columns, other._indptr, other._columns, indptr, columns
-        )
+        planning.merge_patterns(*self.sound(), *other.sound(), indptr, columns)
         return Topology._canonical(self.shape, indptr, columns[: indptr[-1]])
 
     def __and__(self, other: Topology) -> Topology:
@@ -483,6 +533,7 @@ class Topology:
         return Topology._canonical(self.shape, merged.indptr, merged.indices)
 
     def _mask(self) -> Any:
+        self.sound()
         ones = np.ones(self.nnz, np.bool_)
         return sparse.csr_array((ones, self.indices, self._indptr), shape=self.shape)
 
@@ -526,9 +577,7 @@ class Topology:
         """
         self._check_same_shape(other)
         found, places = np.empty(self.nnz, np.int64), np.empty(self.shape[1], np.int64)
-        planning.find_positions(
-            self._indptr, self._columns, other._indptr, other._columns, places, found
-        )
+        planning.find_positions(*self.sound(), *other.sound(), places, found)
         return found
 
     def random_free(self, k: int, rng: Seed = None) -> Topology:

@@ -11,6 +11,7 @@ import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Real
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -53,6 +54,13 @@ class Network:
         Returns an iterator over the n_layers layers.
     count : function
         Returns the number of weights of all layers together; called at most once.
+
+    Raises
+    ------
+    TypeError
+        If a number is none, or a function cannot be called.
+    ValueError
+        If n_neurons or n_layers is not from 1 to 2**31 - 1, or the bias is not finite.
     """
 
     n_neurons: int
@@ -60,6 +68,19 @@ class Network:
     bias: float
     layers: Callable[[], Iterator[Layer]] = field(repr=False)
     count: Callable[[], int] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        at_least_1("n_neurons", self.n_neurons)
+        at_least_1("n_layers", self.n_layers)
+        if isinstance(self.bias, bool) or not isinstance(self.bias, Real):
+            raise TypeError(f"Network expects a number as bias; got {self.bias!r}. Pass e.g. -0.3.")
+        bias_of(self.n_neurons, float(self.bias))
+        for name, function in (("layers", self.layers), ("count", self.count)):
+            if not callable(function):
+                raise TypeError(
+                    f"Network expects {name} to be a function without arguments; got {type(function).__name__}. Pass "
+                    f"lambda: …"
+                )
 
     @cached_property
     def nnz(self) -> int:
@@ -185,6 +206,10 @@ def check_layer(layer: Layer, n_neurons: int) -> Layer:
     -----
     Cost: O(nnz) time and memory.
     """
+    if not isinstance(layer, tuple | list) or len(layer) != 3:
+        raise TypeError(
+            f"a layer is (indptr, indices, values), three arrays; got {type(layer).__name__}. Pass Layer(...)."
+        )
     indptr, indices, values = (np.asarray(array) for array in layer)
     Topology((n_neurons, n_neurons), indptr, indices)  # raises if anything is wrong
     if values.dtype.kind not in "fiub":
@@ -218,6 +243,8 @@ def check_finite(values: NDArray[Any]) -> None:
 def at_least_1(name: str, value: Any) -> int:
     """Return `value` as a Python int; TypeError or ValueError unless it is an integer from 1 to 2**31 - 1."""
     try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
         number = operator.index(value)
     except TypeError:
         raise TypeError(

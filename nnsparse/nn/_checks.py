@@ -30,7 +30,20 @@ def is_fit(array: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
         and array.shape == shape
         and array.dtype == dtype
         and array.flags.c_contiguous
+        and array.flags.aligned
     )
+
+
+def check_parameter(name: str, array: Any) -> np.dtype[Any]:
+    """Return the dtype of a parameter's array, or raise if it was replaced by what kernels cannot take."""
+    if not isinstance(array, np.ndarray) or array.dtype not in (np.float32, np.float64):
+        got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array)
+        raise ValueError(
+            f"{name}.data is expected to be an array of float32 or float64 in this machine's byte order; got {got}. "
+            "Somebody replaced it: write into it instead, data[...] = values."
+        )
+    dtype: np.dtype[Any] = array.dtype
+    return dtype
 
 
 def misfit(

@@ -16,7 +16,7 @@ from scipy import sparse
 from nnsparse import trace
 from nnsparse.autograd import Tensor
 from nnsparse.nn import init
-from nnsparse.nn._checks import check_dtype, check_size, is_fit, misfit
+from nnsparse.nn._checks import check_dtype, check_parameter, check_size, is_fit, misfit
 from nnsparse.nn.module import Module
 from nnsparse.ops.chain import Link, chain
 from nnsparse.ops.pointwise import straight_through
@@ -60,7 +60,7 @@ class Affine(Module):
                 f"{self._name()} expects x of shape (batch, {self.in_features}); got {shape}.{hint}"
             )
         structure, weight, bias = self.structure, self.weight, self.bias
-        own = weight.data.dtype
+        own = check_parameter(f"{self._name()}: weight", weight.data)
         if dtype != own:
             raise TypeError(
                 f"{self._name()} has {weight.dtype} weights; got a {dtype} activation. "
@@ -236,6 +236,7 @@ class SparseLinear(Affine):
                 f"{self._name()} expects a topology of shape (out, in) = {shape}; "
                 f"got {topology.shape}"
             )
+        topology.sound()
         values = init.sparse_kaiming_uniform(topology, random, kind)
         self.weight = SparseParameter(topology, values)
         self.bias = Parameter(np.zeros(self.out_features, kind)) if bias else None

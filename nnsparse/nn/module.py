@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nnsparse import tiles, trace
 from nnsparse.autograd import Tensor, no_grad
+from nnsparse.nn._checks import check_parameter
 from nnsparse.nn._state import check_state, entries_of
 from nnsparse.ops.layout import from_tiles, tile, to_tiles
 from nnsparse.ops.sparse_batch import Entered, to_csr
@@ -170,8 +171,8 @@ class Module(ABC):
     @property
     def dtype(self) -> np.dtype[Any]:
         """Dtype of the first parameter; float32 for a module without any."""
-        for parameter in self.parameters():
-            return parameter.dtype
+        for name, parameter in self.named_parameters():
+            return check_parameter(name, parameter.data)
         return np.dtype(np.float32)
 
     # ------------------------------------------------------------ modes

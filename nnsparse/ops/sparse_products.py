@@ -117,7 +117,7 @@ def known_column_view(topology: Topology) -> ColumnView | None:
 
 def _column_view(topology: Topology) -> ColumnView:
     n_out, n_in = topology.shape
-    indptr, columns, positions = topology._indptr, topology._columns, storage(topology)
+    (indptr, columns), positions = topology.sound(), storage(topology)
     pointers = np.zeros(n_in + 1, indptr.dtype)
     rows = np.empty(columns.size, np.uint16 if n_out <= 2**16 else np.int32)
     permutation = np.empty(columns.size, positions.dtype)

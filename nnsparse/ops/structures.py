@@ -122,6 +122,13 @@ class Sparse(Structure):
         self.n_out, self.n_in = topology.shape
         self.topology = topology
         self.plan = trace.section("plan lookup", plan_of)(topology)
+        panels, n = (self.plan.forward.panels, self.plan.transposed.panels), topology.nnz
+        ends = int(panels[0][-1]), int(panels[1][-1])
+        if ends != topology.shape or (self.plan.forward.indices.size, self.plan.source.size) != (
+            n,
+            n,
+        ):
+            raise ValueError(f"somebody has put another plan in place of that of {topology}")
 
     @property
     def weight_shape(self) -> tuple[int, ...]:

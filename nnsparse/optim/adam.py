@@ -7,7 +7,8 @@ from typing import Any, final
 from numpy.typing import NDArray
 
 from nnsparse.kernels import optimizer as kernels
-from nnsparse.optim.optimizer import PARALLEL_FROM, Optimizer, buffer, checked
+from nnsparse.optim._checks import checked
+from nnsparse.optim.optimizer import PARALLEL_FROM, Optimizer, buffer
 from nnsparse.parameter import Parameter
 
 

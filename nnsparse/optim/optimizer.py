@@ -9,13 +9,20 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, fields, replace
-from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnsparse import trace
+from nnsparse.optim._checks import (
+    check_buffer,
+    checked,
+    checked_buffer,
+    checked_count,
+    checked_params,
+    scalar,
+)
 from nnsparse.parameter import Parameter
 from nnsparse.row_gradient import RowGradient
 
@@ -57,7 +64,7 @@ class Optimizer(ABC):
     """
 
     def __init__(self, params: Iterable[Parameter], lr: float, settings: Any) -> None:
-        self.params = _checked_params(type(self).__name__, params)
+        self.params = checked_params(type(self).__name__, params)
         self.lr = lr
         self.settings = settings
         # Updates made so far, for each parameter.
@@ -87,18 +94,8 @@ class Optimizer(ABC):
             If a gradient is no array.
         """
         for index, param in enumerate(self.params):
-            grad, data = param.grad, param.data
-            if grad is None:
-                continue
-            if not isinstance(grad, np.ndarray):
-                if not isinstance(grad, RowGradient):
-                    raise TypeError(
-                        f"{type(self).__name__}: parameter {index} expects an array as grad; got {grad!r}"
-                    )
-                if not grad.fits(data):
-                    raise self._mismatch(index, data, grad)
-            if not (grad.shape == data.shape and grad.dtype == data.dtype and data.flags.carray):
-                raise self._mismatch(index, data, grad)
+            if param.grad is not None:
+                self._check(index, param, param.grad, param.data)
         for index, param in enumerate(self.params):
             grad, data = param.grad, param.data
             if grad is None:
@@ -114,6 +111,26 @@ class Optimizer(ABC):
             else:
                 n_buffers = len(self.settings.slots)
                 trace.update(self._update, param, n_buffers)(param, p, g, count)
+
+    def _check(self, index: int, param: Parameter, grad: Any, data: Any) -> None:
+        """Refuse arrays that compiled loops cannot take."""
+        if not isinstance(data, np.ndarray) or data.dtype not in (np.float32, np.float64):
+            got = data.dtype if isinstance(data, np.ndarray) else type(data).__name__
+            raise ValueError(
+                f"{type(self).__name__}: parameter {index} expects data of float32 or float64; got {got}. Write into "
+                "data[...] in place."
+            )
+        if not isinstance(grad, np.ndarray | RowGradient):
+            raise TypeError(
+                f"{type(self).__name__}: parameter {index} expects an array as grad; got {grad!r}"
+            )
+        fits = grad.fits(data) if isinstance(grad, RowGradient) else True
+        if not (
+            fits and grad.shape == data.shape and grad.dtype == data.dtype and data.flags.carray
+        ):
+            raise self._mismatch(index, data, grad)
+        for slot in self.settings.slots:
+            check_buffer(param, slot)
 
     def zero_grad(self) -> None:
         """Set every gradient to None."""
@@ -159,19 +176,19 @@ class Optimizer(ABC):
         if missing:
             raise ValueError(f"{who}: the state lacks {missing}. Is it from another optimizer?")
         unread = set(state) - {"lr", *names}
-        settings = replace(self.settings, **{name: _scalar(state[name]) for name in names})
-        lr = checked(who, "lr", _scalar(state["lr"]), 0.0, math.inf)
+        settings = replace(self.settings, **{name: scalar(state[name]) for name in names})
+        lr = checked(who, "lr", scalar(state["lr"]), 0.0, math.inf)
         counts: list[int] = []
         buffers: list[dict[str, NDArray[Any]]] = []
         for index, param in enumerate(self.params):
-            count = int(state.get(f"{index}.count", 0))
+            count = checked_count(who, f"{index}.count", state.get(f"{index}.count", 0))
             unread.discard(f"{index}.count")
             counts.append(count)
             buffers.append({})
             for slot in settings.slots if count else ():
                 key = f"{index}.{slot}"
-                checked_buffer = _checked_buffer(who, key, state.get(key), param.data)
-                buffers[index][slot] = param.planned(checked_buffer)
+                given = checked_buffer(who, key, state.get(key), param.data)
+                buffers[index][slot] = param.planned(given)
                 unread.discard(key)
         if unread:
             raise ValueError(
@@ -222,60 +239,4 @@ def buffer(param: Parameter, slot: str) -> tuple[NDArray[Any], bool]:
     if array is None:
         array = param.buffers[slot] = np.zeros(param.data.shape, param.data.dtype)
         return array.reshape(-1), True
-    if array.shape != param.data.shape:
-        raise ValueError(
-            f"Buffer {slot!r} is expected to have its parameter's shape {param.data.shape}; got "
-            f"{array.shape}. Change a topology by `move_to` only."
-        )
     return array.reshape(-1), False
-
-
-def checked(
-    who: str, name: str, value: float, low: float, high: float, closed: bool = False
-) -> float:
-    """Return `value` as a float if it is in [low, high), or [low, high] if `closed`."""
-    if not isinstance(value, Real):
-        raise TypeError(f"{who} expects a number as {name}; got {value!r}.")
-    number = float(value)
-    if not (low <= number < high or (closed and number == high)):
-        span = f"[{low:g}, {high:g}" + ("]" if closed else ")")
-        raise ValueError(f"{who} expects {name} in {span}; got {value!r}.")
-    return number
-
-
-def _checked_params(who: str, params: Iterable[Parameter]) -> tuple[Parameter, ...]:
-    if isinstance(params, Parameter) or not isinstance(params, Iterable):
-        raise TypeError(
-            f"{who} expects an iterable of parameters; got {type(params).__name__}. "
-            "Pass model.parameters()."
-        )
-    given = tuple(params)
-    for index, param in enumerate(given):
-        if not isinstance(param, Parameter):
-            raise TypeError(
-                f"{who} expects parameters; got {type(param).__name__} at position {index}. "
-                "Pass model.parameters()."
-            )
-    if not given:
-        raise ValueError(
-            f"{who} expects at least one parameter; got none. A generator that was used before "
-            "is empty: call model.parameters() again."
-        )
-    if len({id(param) for param in given}) != len(given):
-        raise ValueError(f"{who} expects each parameter once; got one of them twice.")
-    return given
-
-
-def _checked_buffer(who: str, key: str, value: Any, data: NDArray[Any]) -> NDArray[Any]:
-    array = np.array(value)
-    if array.shape != data.shape or array.dtype != data.dtype:
-        raise ValueError(
-            f"{who} expects {key} of shape {data.shape} and dtype {data.dtype}; got {array.shape} "
-            f"and {array.dtype}. Load the model's state before the optimizer's."
-        )
-    return array
-
-
-def _scalar(value: Any) -> Any:
-    """Return a number as a Python number, as one read back from an npz file is an array."""
-    return value.item() if isinstance(value, np.ndarray | np.generic) else value

@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, final
 
+import numpy as np
 from numpy.typing import NDArray
 
 from nnsparse import trace
 from nnsparse.kernels import optimizer as kernels
 from nnsparse.kernels.csr import sgd_rows
-from nnsparse.optim.optimizer import PARALLEL_FROM, Optimizer, buffer, checked
+from nnsparse.optim._checks import checked
+from nnsparse.optim.optimizer import PARALLEL_FROM, Optimizer, buffer
 from nnsparse.parameter import Parameter
 from nnsparse.row_gradient import RowGradient
 
@@ -31,6 +33,8 @@ class SGDSettings:
         ):
             number = checked("SGD", name, getattr(self, name), 0.0, high, closed)
             object.__setattr__(self, name, number)
+        if not isinstance(self.nesterov, bool | np.bool_):
+            raise TypeError(f"SGD expects True or False as nesterov; got {self.nesterov!r}.")
         object.__setattr__(self, "nesterov", bool(self.nesterov))
         if self.nesterov and (self.momentum == 0.0 or self.dampening != 0.0):
             raise ValueError(

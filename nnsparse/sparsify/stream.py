@@ -155,7 +155,7 @@ class Stream:
         starts = np.empty((ends.size, -(-cols.size // outer.COLUMNS) + 2), np.int64)
         taken = np.empty(int(ends[-1]), np.uint16)
         firsts = np.concatenate([[0], ends[:-1]])
-        outer.sort_taken(self.kept._indptr, self.kept._columns, rows, ranks, firsts, starts, taken)
+        outer.sort_taken(*self.kept.sound(), rows, ranks, firsts, starts, taken)
         return starts, taken
 
     def sample(self) -> Array:

@@ -256,7 +256,7 @@ def subset(topology: Topology, mask: Mask) -> Topology:
     n = int(np.count_nonzero(mask))
     indptr, columns = np.empty_like(topology._indptr), np.empty(n + 1, topology._columns.dtype)
     chosen = np.ascontiguousarray(mask).view(np.uint8)
-    planning.select_positions(topology._indptr, topology._columns, chosen, indptr, columns)
+    planning.select_positions(*topology.sound(), chosen, indptr, columns)
     return Topology._canonical(topology.shape, indptr, columns[:n])
 
 
