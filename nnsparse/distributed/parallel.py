@@ -6,6 +6,7 @@ What travels is in `gradients`, what growth needs in `taps`, what is compared in
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from time import perf_counter
 from typing import Any, NamedTuple, final
 
@@ -22,16 +23,15 @@ from nnsparse.distributed.agreement import (
     model_items,
 )
 from nnsparse.distributed.communicator import Communicator, checked, world
-from nnsparse.distributed.gradients import Trailer, dtype_of, pack, trailer_size, unpack, words
+from nnsparse.distributed.gradients import Trailer, pack, unpack, words
 from nnsparse.distributed.job import rank_0_first
-from nnsparse.distributed.prepare import part_dropout, refuse_batch_norm, rehearse
-from nnsparse.distributed.report import Report
+from nnsparse.distributed.prepare import part_again, part_dropout, refuse_batch_norm, rehearse
+from nnsparse.distributed.report import Report, counted
 from nnsparse.distributed.taps import gather_taps
 from nnsparse.distributed.threads import StoppedError
 from nnsparse.nn.linear import SparseLinear
 from nnsparse.nn.module import Module
 from nnsparse.optim.optimizer import Optimizer
-from nnsparse.parameter import SparseParameter
 from nnsparse.train.evaluation import LossFunction
 
 _N_MARKS = 5  # the patterns, in four words, and how many layers have taps
@@ -248,23 +248,28 @@ class DataParallel:
     def step(self) -> None:
         """Do nothing: all is done before the optimizer's step. For `train.fit`, which calls it of every update."""
 
+    def state_dict(self) -> dict[str, int]:
+        """Return the number of ranks, for checkpoints, which rank 0 writes and all ranks read."""
+        return {"ranks": self.size}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint: with as many ranks bit for bit, with others to rounding.
+
+        Load the model's state first. Its generators are those of rank 0 then, from which each rank finds its own.
+
+        Raises
+        ------
+        ValueError
+            If the state is not of a DataParallel.
+        """
+        if set(state) != {"ranks"}:
+            raise ValueError(f"DataParallel expects a state with ranks; got {dict(state)}")
+        part_again(self.model, self.rank)
+
     def report(self) -> Report:
         """Return how much was sent and how long it took; the bytes are those of the present patterns."""
-        item = dtype_of(self._params).itemsize
-        sparse = [p for p in self._params.values() if isinstance(p, SparseParameter)]
-        sizes = [p.size for p in self._params.values()]
-        weights = sum(p.size for p in sparse)
-        dense = sum(p.topology.shape[0] * p.topology.shape[1] for p in sparse)
-        return Report(
-            self.size,
-            self._steps,
-            item * sum(sizes),
-            item * trailer_size(self._params, _N_MARKS),
-            item * (sum(sizes) - weights + dense),
-            item * weights,
-            item * dense,
-            self._growth_bytes,
-            self._seconds,
+        return counted(
+            self._params, _N_MARKS, self.size, self._steps, self._growth_bytes, self._seconds
         )
 
     def __repr__(self) -> str:

@@ -56,6 +56,20 @@ def part_dropout(model: Module, rank: int) -> None:
         module.rng = ahead.get(id(bits), module.rng)
 
 
+def part_again(model: Module, rank: int) -> None:
+    """Part dropout's draws anew after rank 0's generators were given to all ranks: each goes on where its own were.
+
+    In place, so call it after `part_dropout` only: from then on the generators of ranks above 0 are the model's own.
+    """
+    seen: set[int] = set()
+    for module in model.modules():
+        if rank and isinstance(module, Dropout) and id(module.rng) not in seen:
+            seen.add(id(module.rng))
+            bits = module.rng.bit_generator
+            assert isinstance(bits, _JUMPING)
+            bits.state = bits.jumped(rank).state
+
+
 def rehearse(
     model: Module, loss_fn: LossFunction, optimizer: Optimizer, loader: DataLoader
 ) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
+
+from nnsparse.distributed.gradients import dtype_of, trailer_size
+from nnsparse.parameter import Parameter, SparseParameter
 
 
 @final
@@ -62,3 +66,29 @@ class Report:
             mean = 1e3 * self.seconds / self.steps
             parts.append(f"in all-reduce {mean:.3f} ms per step, waiting included")
         return "; ".join(parts)
+
+
+def counted(
+    params: Mapping[str, Parameter],
+    n_marks: int,
+    ranks: int,
+    steps: int,
+    growth_bytes: int,
+    seconds: float,
+) -> Report:
+    """Return the report of a model with its present patterns."""
+    item = dtype_of(params).itemsize
+    sparse = [p for p in params.values() if isinstance(p, SparseParameter)]
+    total, weights = sum(p.size for p in params.values()), sum(p.size for p in sparse)
+    dense = sum(p.topology.shape[0] * p.topology.shape[1] for p in sparse)
+    return Report(
+        ranks,
+        steps,
+        item * total,
+        item * trailer_size(params, n_marks),
+        item * (total - weights + dense),
+        item * weights,
+        item * dense,
+        growth_bytes,
+        seconds,
+    )

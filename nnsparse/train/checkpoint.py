@@ -7,7 +7,7 @@ import os
 from os import PathLike
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
@@ -151,7 +151,7 @@ class Keeper:
             )
         stateful = [
             *matched(path, "updates", loop.hooks.updates, state["updates"]),
-            *matched(path, "callbacks", loop.hooks.stateful_callbacks, state["callbacks"]),
+            *matched(path, "callbacks", loop.hooks.stateful_callbacks, self._callbacks(state)),
             ("the loader", loop.loader, state["loader"]),
             ("the run", loop, {**state["run"], "history": snapshot.history}),
         ]
@@ -166,6 +166,17 @@ class Keeper:
             loop.total_steps,
         )
         return finished
+
+    def _callbacks(self, state: dict[str, Any]) -> Any:
+        """Return the states of callbacks; of several processes, on all but the first only of those that are there.
+
+        The first one alone logs.
+        """
+        saved = state["callbacks"]
+        if self._loop.loader.part[0] == 0 or not isinstance(saved, list):
+            return saved
+        own = {type(callback).__name__ for callback in self._loop.hooks.stateful_callbacks}
+        return [entry for entry in saved if isinstance(entry, dict) and entry.get("class") in own]
 
     def after_step(self) -> None:
         """Save if an interval is over."""

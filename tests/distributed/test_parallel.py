@@ -395,6 +395,81 @@ def test_ranks_drop_other_units_and_the_first_those_of_one_process():
     assert not np.array_equal(second, third)
 
 
+# ------------------------------------------------------------ checkpoints
+
+
+class Halt:
+    """Ends the run after a step, without a word to the checkpoint: it was saved before."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def __call__(self, state):
+        pass
+
+    def after_step(self, state):
+        if state.step == self.step:
+            raise KeyboardInterrupt
+
+
+def dropout_run(comm, folder, halt=None):
+    """Train with RigL, dropout and early stopping on all ranks, and a log on the first."""
+    model = nn.Sequential(nn.Dropout(0.2, rng=3), *network())
+    optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    parallel = DataParallel(model, comm)
+    loader = data.DataLoader(samples(), batch_size=15, rng=1)
+    rigl = sparsify.Sparsifier(model, optimizer, dynamic.rigl(0.8, every=3), 3 * len(loader))
+    callbacks = [training.EarlyStopping("train_loss", patience=9)]
+    if comm.Get_rank() == 0:
+        callbacks += [training.JSONLinesLog(folder / "log.jsonl", every_steps=1)]
+    history = training.fit(
+        model,
+        nn.CrossEntropyLoss(),
+        optimizer,
+        parallel.shard(loader),
+        epochs=3,
+        updates=[parallel, rigl],
+        callbacks=[*callbacks, *([Halt(halt)] if halt else [])],
+        progress=False,
+        checkpoint=training.Checkpoint(folder / "run.ckpt", every_steps=2),
+    )
+    parallel.check()
+    return history["step_loss"], model.state_dict(), model[0].rng.bit_generator.state
+
+
+def test_a_run_of_several_ranks_goes_on_bit_for_bit_from_the_file_of_the_first(tmp_path):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "parts").mkdir()
+    whole = in_threads(2, lambda comm: dropout_run(comm, tmp_path / "whole"))
+    with pytest.raises(KeyboardInterrupt):
+        in_threads(2, lambda comm: dropout_run(comm, tmp_path / "parts", halt=7))
+    parts = in_threads(2, lambda comm: dropout_run(comm, tmp_path / "parts"))
+    np.testing.assert_equal(parts, whole)
+    assert parts[0][2] != parts[1][2]  # the ranks' dropout
+    logs = [
+        (tmp_path / name / "log.jsonl").read_text().count("step") for name in ("whole", "parts")
+    ]
+    assert logs[0] == logs[1]
+
+
+def test_a_run_can_go_on_with_another_number_of_ranks(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        in_threads(2, lambda comm: dropout_run(comm, tmp_path, halt=7))
+    results = in_threads(3, lambda comm: dropout_run(comm, tmp_path))
+    assert [loss.size for loss, _, _ in results] == [12] * 3
+    states = [state for _, state, _ in results]
+    np.testing.assert_equal(states[1:], states[:-1])
+
+
+def test_a_state_of_something_else_is_refused():
+    parallel = DataParallel(network())
+    assert parallel.state_dict() == {"ranks": 1}
+    with pytest.raises(
+        ValueError, match=r"DataParallel expects a state with ranks; got {'size': 2}"
+    ):
+        parallel.load_state_dict({"size": 2})
+
+
 # ------------------------------------------------------------ what was sent
 
 
