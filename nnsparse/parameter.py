@@ -73,7 +73,10 @@ class Parameter(Tensor):
         super().__init__(tiles.aligned(self.planned(state["data"])), requires_grad=True)
         grad = state["grad"]
         self.grad = self.planned(grad) if isinstance(grad, np.ndarray) else grad
-        self.buffers = {name: self.planned(buffer) for name, buffer in state["buffers"].items()}
+        # What is loaded may be a read-only view of a file (joblib's mmap_mode): `aligned` copies.
+        self.buffers = {
+            name: tiles.aligned(self.planned(buffer)) for name, buffer in state["buffers"].items()
+        }
 
 
 def storage(topology: Topology) -> Array:
