@@ -142,7 +142,10 @@ class Keeper:
             If it was another run; nothing has changed then.
         """
         path, state, loop = snapshot.path, snapshot._state, self._loop
-        if lines := differ(self._settings, state["run"]["settings"]):
+        own, theirs = dict(self._settings), state["run"]["settings"]
+        if own["learning_rate"] == (state["optimizer"] or {"state": {}})["state"].get("lr"):
+            own["learning_rate"] = theirs.get("learning_rate")  # this very run, in the same process
+        if lines := differ(own, theirs):
             raise ValueError(
                 f"{path} holds another run: "
                 + "; ".join(lines)
@@ -156,8 +159,9 @@ class Keeper:
             ("the run", loop, {**state["run"], "history": snapshot.history}),
         ]
         put_back(path, state, loop.model, loop.optimizer, stateful)
+        self._settings = theirs
         self._step = len(loop.losses)
-        finished = bool(state["run"]["finished"])
+        finished = state["run"].get("finished") is True
         _log.info(
             "%s: %s step %d of %d",
             path,

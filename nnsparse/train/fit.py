@@ -105,13 +105,9 @@ def fit(
     >>> bool(history["validation_accuracy"][-1] > 0.9)
     True
     """
-    _check(model, loss_fn, optimizer, train_data, epochs, accumulate)
+    _check(model, loss_fn, optimizer, train_data, epochs, accumulate, checkpoint)
     if clip_norm is not None:
         clip_norm = check_max_norm("fit (clip_norm)", clip_norm)
-    if not isinstance(checkpoint, Checkpoint | None):
-        raise TypeError(
-            f"fit expects checkpoint as a train.Checkpoint; got {checkpoint!r}. Pass train.Checkpoint(path)."
-        )
     hooks = Hooks.of(updates, callbacks)
     saved = None if checkpoint is None else checkpoint.found()
     if isinstance(validation, float):
@@ -173,7 +169,13 @@ def _check_sparsifier(sparsifier: Sparsifier, model: Module, steps: int | None) 
 
 
 def _check(
-    model: Any, loss_fn: Any, optimizer: Any, train_data: Any, epochs: Any, accumulate: Any
+    model: Any,
+    loss_fn: Any,
+    optimizer: Any,
+    train_data: Any,
+    epochs: Any,
+    accumulate: Any,
+    checkpoint: Any,
 ) -> None:
     """Refuse arguments that would fail only later, or differently."""
     if not isinstance(model, Module):
@@ -192,3 +194,7 @@ def _check(
     for name, value in (("epochs", epochs), ("accumulate", accumulate)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
             raise ValueError(f"fit expects {name} as an integer >= 1; got {value!r}")
+    if not isinstance(checkpoint, Checkpoint | None):
+        raise TypeError(
+            f"fit expects checkpoint as a train.Checkpoint; got {checkpoint!r}. Pass train.Checkpoint(path)."
+        )

@@ -25,13 +25,18 @@ _ROWS = 64  # of X that are looked at, spread over all
 
 
 def settings_of(loop: Loop) -> dict[str, Any]:
-    """Return the settings of a run, as plain as JSON; what they are does not change while it runs."""
+    """Return the settings of a run, as plain as JSON, before its first step.
+
+    The learning rate is among them unless a schedule sets it, whose own settings are.
+    """
+    scheduled = any(isinstance(update, LRScheduler) for update in loop.hooks.updates)
     return {
         "epochs": loop.n_epochs,
         "accumulate": loop.accumulate,
         "clip_norm": loop.clip_norm,
         "loss": described(loop.loss_fn),
         "optimizer": [type(loop.optimizer).__name__, described(loop.optimizer.settings)],
+        "learning_rate": None if scheduled else loop.optimizer.lr,
         "updates": [_update(update) for update in loop.hooks.updates],
         "layers": {
             name: type(module).__name__ if vars(module).get("weight") is not None else repr(module)

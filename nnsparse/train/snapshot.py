@@ -115,6 +115,7 @@ def load(path: str | PathLike[str]) -> Snapshot:
         state = from_plain(manifest.get("state"), arrays)
         if not isinstance(state, dict) or set(state) != set(_PARTS) or arrays:
             raise ValueError("its state is incomplete")
+        _check_parts(state)
         found = state["history"]
         history = None if found is None else History.of_state(found)
     return Snapshot(os.fspath(path), history, state["extra"], state)
@@ -231,6 +232,29 @@ def write(path: str | PathLike[str], state: Mapping[str, Any]) -> None:
     arrays: dict[str, Array] = {}
     plain = {part: to_plain(value, part, arrays) for part, value in state.items()}
     npz.write(path, FORMAT, VERSION, arrays, {"state": plain})
+
+
+def _check_parts(state: Mapping[str, Any]) -> None:
+    """Refuse a state whose parts are of other kinds; what is in them, those who take them over look at."""
+
+    def entry(part: Any) -> bool:
+        return isinstance(part, dict) and isinstance(part.get("class"), str) and "state" in part
+
+    def entries(part: Any) -> bool:
+        return isinstance(part, list) and all(map(entry, part))
+
+    optimizer, loader, run = state["optimizer"], state["loader"], state["run"]
+    good = {
+        "model": isinstance(state["model"], dict),
+        "optimizer": optimizer is None
+        or (entry(optimizer) and isinstance(optimizer["state"], dict)),
+        "updates": entries(state["updates"]),
+        "callbacks": entries(state["callbacks"]),
+        "loader": loader is None or (isinstance(loader, dict) and type(loader.get("seed")) is int),
+        "run": run is None or (isinstance(run, dict) and isinstance(run.get("settings"), dict)),
+    }
+    if wrong := [name for name, fine in good.items() if not fine]:
+        raise ValueError(f"{', '.join(wrong)} is not as in a checkpoint")
 
 
 def _named(thing: Any) -> dict[str, Any]:

@@ -476,6 +476,26 @@ def test_a_file_of_another_model_data_set_or_loss_is_refused(there):
             call()
 
 
+def test_a_learning_rate_of_its_own_has_to_be_the_same(tmp_path):
+    def lower(state):  # what a callback does to it is no reason to refuse
+        state.optimizer.lr *= 0.5
+
+    whole = Parts()
+    whole.fit(updates=[], callbacks=[lower])
+    checkpoint = Checkpoint(tmp_path / "run", every_steps=1)
+    first = Parts()
+    history = first.fit(updates=[], checkpoint=checkpoint, callbacks=[lower, interrupt(8)])
+    assert history.interrupted
+    content = checkpoint.path.read_bytes()
+    with pytest.raises(ValueError, match=r"learning_rate is 0.2 in the file, 0.3 here"):
+        Parts(lr=0.3).fit(updates=[], checkpoint=checkpoint, callbacks=[lower])
+    for parts in (first, Parts()):
+        checkpoint.path.write_bytes(content)
+        parts.fit(updates=[], checkpoint=checkpoint, callbacks=[lower])
+        assert plain(parts.model.state_dict()) == plain(whole.model.state_dict())
+        assert parts.optimizer.lr == whole.optimizer.lr
+
+
 def test_a_damaged_file_or_one_of_save_is_refused(there, tmp_path):
     path = tmp_path / "run"
     path.write_bytes(there.read_bytes()[:-100])

@@ -545,6 +545,31 @@ def test_a_forged_manifest_is_refused(name, tmp_path):
     refuse(ValueError, "f cannot be loaded", ns.load, tmp_path / "f")
 
 
+@pytest.mark.parametrize(
+    ("part", "wrong"),
+    [
+        ("model", None),
+        ("optimizer", {"class": "SGD", "state": 3}),
+        ("updates", None),
+        ("updates", [{"class": 3, "state": {}}]),
+        ("callbacks", [{"class": "A"}]),
+        ("loader", {"seed": "0"}),
+        ("run", {"settings": None}),
+    ],
+    ids=str,
+)
+def test_a_part_of_another_kind_is_refused_on_loading(part, wrong, tmp_path):
+    ns.save(tmp_path / "f", MODEL, SGD, loader=data.DataLoader((X, Y), batch_size=7))
+    arrays, manifest = ns.npz.read(tmp_path / "f", FORMAT, 1)
+    manifest["state"][part] = wrong
+    if part in ("model", "optimizer"):
+        arrays = {name: a for name, a in arrays.items() if not name.startswith(part)}
+    ns.npz.write(tmp_path / "f", FORMAT, 1, arrays, {"state": manifest["state"]})
+    refuse(
+        ValueError, f"f cannot be loaded: {part} is not as in a checkpoint", ns.load, tmp_path / "f"
+    )
+
+
 def test_a_newer_format_and_an_array_too_many_are_refused(tmp_path):
     ns.npz.write(tmp_path / "f", FORMAT, 2, {}, {})
     refuse(ValueError, "of a newer nnsparse; this one reads up to 1", ns.load, tmp_path / "f")
