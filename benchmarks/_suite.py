@@ -22,6 +22,7 @@ from benchmarks import (
     text,
     thesis,
     training,
+    wide,
 )
 from benchmarks._networks import RIVALS as NETWORK_RIVALS
 from benchmarks._program import Part
@@ -191,6 +192,13 @@ PARTS: Mapping[str, Entry] = {
         "bytes by kind and peak resident size of training, each in a fresh process",
         {"memory": memory.Settings()},
         {"memory": memory.Settings(sizes=(2048, 2048, 10), rivals=("nnsparse", "dense"))},
+    ),
+    "wide": Entry(
+        wide.PART,
+        "cost against width, up to ten million neurons: 13 GB; --only wide",
+        {"wide": wide.Settings()},
+        {"wide": wide.Settings(neurons=(10_000, 100_000), steps=3)},
+        always=False,
     ),
     "startup": Entry(
         startup.PART,
