@@ -40,7 +40,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     p.add_argument("--batch-size", type=at_least(1), default=32)
     p.add_argument("--epochs", type=at_least(1), default=2)
     p.add_argument("--lr", type=float, default=0.01)
-    p.add_argument("--recipe", choices=RECIPES, default="none", help="moves weights four times")
+    p.add_argument(
+        "--recipe", choices=RECIPES, default="none", help="moves weights up to four times"
+    )
     p.add_argument("--seed", type=at_least(0), default=0)
     p.add_argument("--widths", type=at_least(100), nargs="+", metavar="N", help="cost by neurons")
     p.add_argument("--json", type=output_file, help="write options and results there")
@@ -70,7 +72,7 @@ def learn(args: argparse.Namespace) -> dict[str, object]:
     loader = DataLoader(data, batch_size=args.batch_size, rng=args.seed)
     total, updates = args.epochs * len(loader), []
     if recipe := RECIPES[args.recipe]:
-        chosen = recipe(every=max(1, total // 5))
+        chosen = recipe(every=-(-total // 5))
         updates.append(Sparsifier(model, optimizer, chosen, total, rng=args.seed))
     report = ns.memory_report(model)  # the plans are built here
     seconds = time.perf_counter() - start

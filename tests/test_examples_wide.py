@@ -43,10 +43,12 @@ def test_the_network_learns_and_its_weights_move_if_they_are_to(
     result = json.loads(path.read_text())
     assert result["layers"] == [300, 1000, 1000, 1000, 10]
     assert result["test_accuracy"] > 0.5
-    assert result["peak_bytes"] > result["bytes_before"] > 10**7
+    assert result["peak_bytes"] >= result["bytes_before"] > 10**7
     assert printed.count("peak memory") == 2
     assert f"{result['weights']:,} parameters" in printed
-    assert [record.grown > 0 for each in made for record in each.history] == [True] * 4 * len(made)
+    grown = [record.grown for each in made for record in each.history]
+    assert len(grown) == {"none": 0, "set": 4, "rigl": 3}[recipe]
+    assert all(grown)
     assert len(made) == (recipe != "none")
 
 
@@ -54,13 +56,19 @@ def test_the_hidden_layers_have_so_many_inputs_a_neuron_and_the_data_so_many_fea
     layers = wide.sizes(30_000, 3, 5000)
     assert layers == [5000, 10_000, 10_000, 10_000, 100, 10]
     model = wide.network(layers, 7, np.random.default_rng(0))
-    assert [model[i].nnz / max(model[i].weight.shape) for i in (0, 2, 4, 6)] == [3.5, 7, 7, 7]
+    topologies = [model[i].weight.topology for i in (0, 2, 4, 6)]
+    assert [t.nnz / max(t.shape) for t in topologies] == [7, 7, 7, 7]
+    (x, y), (_, y_test) = wide.planted(50, 20, 5000, np.random.default_rng(0))
+    assert x.shape == (50, 5000)
+    assert np.bincount(x.indices).sum() <= 50 * 100
+    np.testing.assert_allclose(x.sum(axis=1), 100 * 50**0.5, rtol=1e-5)
+    assert set(y) | set(y_test) <= set(range(10))
 
 
 def test_the_cost_by_width_is_a_table_and_a_picture_with_one_process_a_width(
     wide, tmp_path, capsys, monkeypatch
 ):
-    calls = []
+    calls, peaks = [], iter(range(1, 9))
 
     def run(command, **settings):
         calls.append(command)
@@ -68,6 +76,7 @@ def test_the_cost_by_width_is_a_table_and_a_picture_with_one_process_a_width(
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(sys.modules["_wide"].subprocess, "run", run)
+    monkeypatch.setattr(wide, "peak_gb", lambda: next(peaks))
     argv = ["--widths", "3000", "900", *SMALL[2:], "--json", str(tmp_path / "cost.json")]
     picture = tmp_path / "cost.png"
     if find_spec("matplotlib"):
