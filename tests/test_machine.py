@@ -98,3 +98,32 @@ def test_what_gains_nothing_from_a_cache_takes_all_inputs_as_one_slab():
         n_slabs = -(-n_in // choices.slab(n_in, 10 / n_in))
         assert n_slabs == (1 if 2 * n_in / 10 > machine.LARGEST else 4)
     assert choices.slab(10**6, 1e-3) <= machine.LARGEST
+
+
+def test_what_linux_does_not_tell_is_left_out(tmp_path, monkeypatch):
+    """A cache without a size, one of instructions, one whose size is no number of kilobytes."""
+    caches = {
+        "index0": {"type": "Data", "level": "1", "size": "48K"},
+        "index1": {"type": "Instruction", "level": "1", "size": "32K"},
+        "index2": {"type": "Unified", "level": "2"},
+        "index3": {"type": "Unified", "level": "3", "size": "?"},
+    }
+    for name, facts in caches.items():
+        (tmp_path / name).mkdir()
+        for fact, text in facts.items():
+            (tmp_path / name / fact).write_text(text + "\n")
+    monkeypatch.setattr(machine, "Path", lambda path: tmp_path)
+    machine.cache_sizes.cache_clear()
+    try:
+        assert machine.cache_sizes() == {1: 48 * 1024}
+    finally:
+        machine.cache_sizes.cache_clear()
+
+
+def test_a_machine_without_proc_has_a_name_all_the_same(tmp_path, monkeypatch):
+    known = machine.cache_sizes()
+    monkeypatch.setattr(machine, "Path", lambda path: tmp_path / "none")
+    monkeypatch.setattr(machine, "cache_sizes", lambda: known)
+    monkeypatch.setattr(machine.platform, "processor", lambda: "")
+    monkeypatch.setattr(machine.platform, "machine", lambda: "riscv64")
+    assert machine.key().startswith("riscv64, ")

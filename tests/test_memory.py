@@ -135,3 +135,21 @@ def test_a_steady_training_step_asks_the_system_for_no_array(sparsity, optimizer
     # Everything that a step holds at a time, small objects of Python included; an activation of the
     # first layer alone would be 51 200 bytes.
     assert max(peaks) < 16_384
+
+
+def test_a_full_sparse_layer_needs_no_plan_and_is_counted_without():
+    layer = nn.SparseLinear(7, 5, topology=Topology.full((5, 7)), rng=0)
+    weight, _ = memory_report(trained(layer, 7)).layers
+    topology = layer.weight.topology
+    assert (weight.maps, weight.scratch) == (0, 0)
+    assert weight.indices + weight.pointers == topology.nbytes
+    assert (weight.values, weight.gradient, weight.state) == (140, 140, 140)
+
+
+def test_between_two_steps_neither_gradients_nor_scratch_memory_are_needed():
+    report = memory_report(trained(nn.SparseLinear(40, 20, sparsity=0.5, rng=0), 40))
+    gradients = sum(layer.gradient for layer in report.layers)
+    scratch = sum(layer.scratch for layer in report.layers)
+    assert gradients == 4 * (400 + 20)
+    assert scratch > 0
+    assert report.weights_and_state == report.total - gradients - scratch

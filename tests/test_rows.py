@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from nnsparse.data import Rows
+from nnsparse.row_gradient import RowGradient
+from nnsparse.rows import SparseRows
 
 X = np.arange(12.0).reshape(4, 3)
 
@@ -77,3 +80,19 @@ def test_any_integer_dtype_is_an_index(dtype):
 def test_bad_rows_are_refused(array, index, error, message):
     with pytest.raises(error, match=message):
         Rows(array, index)
+
+
+def test_sparse_rows_add_duplicates_in_a_copy():
+    given = sparse.csr_matrix((np.array([1.0, 2.0, 4.0]), [2, 0, 2], [0, 3]), shape=(1, 3))
+    rows = SparseRows(given)
+    np.testing.assert_array_equal(rows.indices, [0, 2])
+    np.testing.assert_array_equal(rows.values, [2.0, 5.0])
+    np.testing.assert_array_equal(given.data, [1.0, 2.0, 4.0])
+
+
+def test_a_gradient_of_rows_is_added_to_an_array_from_either_side():
+    gradient = RowGradient(np.array([1]), np.ones((1, 3), np.float32), (4, 3))
+    want = X + np.asarray(gradient)
+    np.testing.assert_array_equal(gradient.__radd__(X), want)
+    np.testing.assert_array_equal(gradient + X, want)
+    assert repr(gradient) == "RowGradient(1 of 4 rows, shape=(4, 3), dtype=float32)"

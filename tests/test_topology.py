@@ -463,3 +463,31 @@ def test_topologies_of_different_shape_do_not_mix():
 @given(SEED)
 def test_random_topologies_for_tests_are_canonical(seed):
     assert_canonical(random_topology(np.random.default_rng(seed)))
+
+
+def broken(kind):
+    """Return a SciPy matrix (3, 4) whose arrays do not fit together: nobody but its owner can do that."""
+    matrix = sparse.random_array((3, 4), density=0.5, rng=0, format=kind)
+    if kind == "coo":
+        matrix.data = matrix.data[:-1]
+    else:
+        matrix.data[0] = [*matrix.data[0], 1.0]
+    return matrix
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("coo", r"inconsistent: 5 values but 6 row indices"),
+        ("lil", r"a row has \d values but \d col"),
+    ],
+)
+def test_a_scipy_matrix_whose_arrays_do_not_fit_is_refused(kind, message):
+    with pytest.raises(ValueError, match=message):
+        Topology.from_scipy(broken(kind))
+
+
+@pytest.mark.parametrize("combine", [lambda a, b: a & b, lambda a, b: a | b, lambda a, b: a - b])
+def test_set_algebra_is_with_topologies_only(combine):
+    with pytest.raises(TypeError, match="unsupported operand"):
+        combine(Topology.full((2, 2)), {(0, 0)})

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from nnsparse.autograd import tensor
+from nnsparse.inference import compile as compile_model
 from nnsparse.nn.normalization import BatchNorm1d
 
 rng = np.random.default_rng(6)
@@ -111,3 +112,13 @@ def test_settings_out_of_range_are_refused(settings, error, message) -> None:
 
 def test_it_prints_its_settings() -> None:
     assert repr(BatchNorm1d(3)) == "BatchNorm1d(3, eps=1e-05, momentum=0.1, affine=True)"
+
+
+@pytest.mark.parametrize("name", ["running_mean", "running_var"])
+def test_statistics_of_another_size_are_refused_in_calls_and_when_compiled(name):
+    layer = BatchNorm1d(3)
+    setattr(layer, name, np.ones(4, np.float32))
+    with pytest.raises(ValueError, match=r"running_var of shape \(3,\); got .*\(4,\)"):
+        layer(np.ones((2, 3), np.float32))
+    with pytest.raises(ValueError, match=r"BatchNorm1d expects parameters and statistics of shape"):
+        compile_model(layer)
