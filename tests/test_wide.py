@@ -8,7 +8,7 @@ from scipy import sparse
 
 from nnsparse import Topology, memory_report, nn, optim, tiles
 from nnsparse.plan import plan_of
-from nnsparse.sparsify import Sparsifier, rigl, set_
+from nnsparse.sparsify import Sparsifier, rigl, set_, update
 from nnsparse.train import evaluate
 
 N, FAN_IN = 100_000, 5  # 10¹⁰ positions a layer
@@ -80,6 +80,21 @@ def test_training_and_updates_of_wide_layers_take_bytes_per_weight(recipe, peak)
     moved = [t.topology != b for t, b in zip(sparsifier.targets, before, strict=True)]
     assert moved == [True] * len(before)
     assert np.isfinite(step(model, optimizer, rng))
+
+
+def test_an_update_gives_large_free_activations_back_to_the_system_first(monkeypatch):
+    model = nn.mlp([1000, 50_000, 10], sparsity=[0.99, 0.99], rng=0)
+    optimizer = optim.SGD(model.parameters(), lr=0.01)
+    rng = np.random.default_rng(0)
+    sparsifier = Sparsifier(model, optimizer, set_(every=1), 8, rng=0)
+    for idle, expected in ((2**30, True), (2**20, False)):
+        monkeypatch.setattr(update, "_IDLE", idle)
+        tiles.pool.clear()
+        step(model, optimizer, rng)
+        held = tiles.pool.nbytes()
+        assert held > 2 * 16 * 50_000 * 4
+        sparsifier.step()
+        assert (tiles.pool.nbytes() >= held) == expected
 
 
 def test_reports_and_predictions_of_wide_models_take_little(peak):

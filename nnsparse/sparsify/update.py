@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnsparse import tiles
 from nnsparse.allocation import apportion, exact_count
 from nnsparse.kernels.select import largest
 from nnsparse.parameter import storage
@@ -24,6 +25,10 @@ from nnsparse.sparsify.recipe import Recipe
 from nnsparse.sparsify.units import Mask, Weight, subset
 
 Array = NDArray[Any]
+
+_IDLE = (
+    2**30
+)  # bytes of pooled arrays from which on free ones go back to the system before an update
 
 
 class EmptyLayerWarning(UserWarning):
@@ -107,6 +112,10 @@ def propose(context: Context, recipe: Recipe, total: int, fraction: float = 0.0)
     way) and keeps its best k_l − g_l, or all it has where those are fewer; then more grow. Units that are no single
     weights may keep fewer than that, and growth makes up for it too.
     """
+    if (
+        tiles.pool.nbytes() > _IDLE
+    ):  # activations of the step before: an update needs room of its own
+        tiles.pool.clear()
     # Who holds these keeps them from being worked out again for each score, value and move.
     orders = [
         None if target.topology.is_full else storage(target.topology) for target in context.targets
