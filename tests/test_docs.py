@@ -49,7 +49,8 @@ class Block(NamedTuple):
 
 
 def short(value: object) -> str:
-    return value.relative_to(ROOT).as_posix() if isinstance(value, Path) else str(value)
+    inside = isinstance(value, Path) and ROOT in value.parents
+    return value.relative_to(ROOT).as_posix() if inside else str(value)
 
 
 def blocks(page: Path) -> list[Block]:
@@ -187,6 +188,35 @@ def test_the_python_blocks_of_a_page_run_one_after_the_other(
     ]
     assert not stale, f"drawn by other code; see the head of this file: {stale}"
     LEARNED.get(short(page), lambda names, printed: None)(vars(main), ran.printed)
+
+
+SHOWING = "```python\nprint(1)\n```\n\n{mark}\n```text\n{shown}```\n"
+
+
+@pytest.mark.parametrize(
+    ("mark", "shown", "message"),
+    [
+        (OUTPUT, "2\n", r"page\.md:7 shows\s+2\s+printed was\s+1"),
+        (PRINTED, "1\n1\n", r"page\.md:7 is old"),
+    ],
+)
+@pytest.mark.skipif(WRITE, reason="old output is to be replaced")
+def test_a_page_that_shows_what_it_does_not_print_is_noticed(
+    mark: str, shown: str, message: str, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(SHOWING.format(mark=mark, shown=shown), encoding="utf-8")
+    with pytest.raises(AssertionError, match=message):
+        run(page, {})
+    page.write_text(SHOWING.format(mark=mark, shown="1\n"), encoding="utf-8")
+    assert run(page, {}).printed == "1\n"
+
+
+def test_a_block_that_is_not_closed_is_noticed(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("```python\nx = 1\n", encoding="utf-8")
+    with pytest.raises(AssertionError, match="the block is not closed"):
+        blocks(page)
 
 
 # ---------------------------------------------------------------- commands
