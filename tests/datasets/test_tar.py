@@ -233,3 +233,23 @@ def test_positions_in_the_file_are_told(tmp_path: Path) -> None:
     list(_tar.read_members(path, lambda name: True, max_bytes=1, passed=told.append))
     assert len(told) == 2
     assert 0 < told[0] <= told[1] <= path.stat().st_size
+
+
+def test_a_directory_as_the_first_tar_wrote_it_is_no_member(tmp_path: Path) -> None:
+    """Such a one has the type of a file, and a slash at the end."""
+    folder = bytearray(info("d.txt/").tobuf(tarfile.USTAR_FORMAT))
+    folder[156:157] = tarfile.REGTYPE
+    folder[148:156] = b" " * 8  # the checksum counts itself as spaces
+    folder[148:156] = b"%06o\0 " % sum(folder)
+    member = info("d.txt/a.txt", 2).tobuf(tarfile.USTAR_FORMAT) + b"hi" + bytes(510)
+    (tmp_path / "t.tar.gz").write_bytes(gzip.compress(bytes(folder) + member + bytes(1024)))
+    assert read(tmp_path / "t.tar.gz") == [("d.txt/a.txt", b"hi")]
+
+
+def test_remarks_on_the_whole_archive_change_no_member(tmp_path: Path) -> None:
+    headers = {"comment": "made by hand", "path": "elsewhere.txt"}
+    with tarfile.open(
+        tmp_path / "t.tar.gz", "w:gz", format=tarfile.PAX_FORMAT, pax_headers=headers
+    ) as tar:
+        tar.addfile(info("a.txt", 2), io.BytesIO(b"hi"))
+    assert read(tmp_path / "t.tar.gz") == [("a.txt", b"hi")]
