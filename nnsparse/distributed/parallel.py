@@ -102,25 +102,25 @@ class DataParallel:
 
     Examples
     --------
-    >>> from nnsparse import data, nn, optim, train
-    >>> from nnsparse.distributed import in_threads
-    >>> X, y = np.random.default_rng(0).standard_normal((64, 8)), np.arange(64) % 2
+    >>> from nnsparse import data, distributed, nn, optim, train
+    >>> X = np.random.default_rng(0).standard_normal((64, 8))
+    >>> y = (X[:, 0] > 0).astype(int)
     >>> def program(comm):
     ...     model = nn.mlp([8, 16, 2], sparsity=0.5, rng=0)
-    ...     parallel = DataParallel(model, comm)
+    ...     parallel = distributed.DataParallel(model, comm)
     ...     loader = parallel.shard(data.DataLoader((X, y), batch_size=16, rng=0))
     ...     history = train.fit(
     ...         model,
     ...         nn.CrossEntropyLoss(),
-    ...         optim.SGD(model.parameters(), lr=0.1),
+    ...         optim.SGD(model.parameters(), lr=0.5),
     ...         loader,
-    ...         epochs=2,
+    ...         epochs=9,
     ...         updates=[parallel],
     ...         progress=False,
     ...     )
     ...     return history["train_loss"][-1]
-    >>> first, second = in_threads(2, program)
-    >>> bool(first == second < 0.7)
+    >>> first, second = distributed.in_threads(2, program)
+    >>> bool(first == second < 0.5)
     True
     """
 

@@ -529,6 +529,21 @@ def test_all_reduced_are_the_nonzeros_the_biases_and_a_short_trailer_as_the_repo
     assert "ms per step" in str(report)
 
 
+def test_a_report_tells_what_growth_took_and_nothing_before_the_first_step():
+    def program(comm):
+        parallel = DataParallel(network(), comm)
+        before = str(parallel.report())
+        parallel.model[0].taps = [(np.ones((1, 32, 16)), np.ones((1, 20, 16)))]
+        parallel.reduce(0.0, 1)
+        return before, str(parallel.report())
+
+    (before, after), _ = in_threads(2, program)
+    assert before.startswith("2 ranks, 0 steps; ")
+    assert "ms per step" not in before
+    assert "gathered for growth, in all 13,344 bytes" in after
+    assert str(DataParallel(network()).report()) == "1 rank, 0 steps; nothing was sent"
+
+
 # ------------------------------------------------------------ what is refused
 
 
