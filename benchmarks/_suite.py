@@ -12,6 +12,7 @@ from benchmarks import (
     choices,
     crossover,
     dead_rows,
+    estimators,
     kernels,
     learning,
     memory,
@@ -186,6 +187,12 @@ PARTS: Mapping[str, Entry] = {
                 neurons=(256,), depths=(4,), dead=(0.0, 0.5, 0.9), repeats=3
             )
         },
+    ),
+    "estimators": Entry(
+        estimators.PART,
+        "scikit-learn's classifier and ours on MNIST: accuracy and seconds of fit",
+        {"estimators": estimators.Settings()},
+        {"estimators": estimators.Settings(hidden=(300, 100), epochs=4, samples=6000)},
     ),
     "memory": Entry(
         memory.PART,
