@@ -80,16 +80,19 @@ class Run:
             env={**os.environ, "PYTHONPATH": str(CHILD.parents[1])},
         )
 
-    def kill_after(self, step: int, delay: float) -> bool:
-        """Kill it so long after a step is done; return whether it was still alive."""
+    def kill_after(self, step: int, delay: float) -> int | None:
+        """Kill it so long after a step is done; return its last step, None if it had come to its end."""
         assert self._process.stdout is not None
+        last = 0
         for line in self._process.stdout:
-            if line.strip().isdecimal() and int(line) >= step:
+            last = int(line) if line.strip().isdecimal() else last
+            if last >= step:
                 break
         time.sleep(delay)
         self._process.kill()
-        self._process.communicate()
-        return self._process.returncode == -signal.SIGKILL
+        rest, _ = self._process.communicate()
+        steps = [int(word) for word in rest.split("\n")[:-1] if word.isdecimal()]
+        return max([last, *steps]) if self._process.returncode == -signal.SIGKILL else None
 
     def end(self) -> dict[str, Any]:
         """Wait for its end; return what it says, "failed" if it could not save."""
@@ -153,7 +156,7 @@ def trial(
     step = max(1, int((index + rng.random()) / s.kills * whole["steps"]))
     delay = 2 * s.save_every * whole["seconds"] / whole["steps"] * float(rng.random())
     tries = 0
-    while not Run(folder, asdict(s), path).kill_after(step, delay):
+    while (last := Run(folder, asdict(s), path).kill_after(step, delay)) is None:
         path.unlink(missing_ok=True)  # it was done before
         tries, step = tries + 1, max(1, step - s.save_every)
         if tries > 10:
@@ -165,7 +168,7 @@ def trial(
     leftovers = len(list(folder.glob(f".run-{index}.*")))
     path.unlink()
     return {
-        "step": step,
+        "step": last,
         "delay": delay,
         "in_save": left > 0,
         "had_checkpoint": before is not None,

@@ -18,7 +18,15 @@ from scipy import sparse
 
 import nnsparse as ns
 from nnsparse import atomic, data, nn, optim, schedule
-from nnsparse.sparsify import Sparsifier, agp, rigl
+from nnsparse.sparsify import (
+    Sparsifier,
+    agp,
+    granet,
+    group_lasso,
+    lottery_ticket,
+    rigl,
+    top_kast,
+)
 from nnsparse.train import (
     Checkpoint,
     EarlyStopping,
@@ -124,6 +132,43 @@ def test_a_killed_run_goes_on_bit_for_bit(name, killed, tmp_path):
     assert recorded(resumed) == recorded(history)
     assert resumed["step_seconds"].size == history["step_seconds"].size
     assert again.bits() == whole.bits()
+
+
+KINDS = {  # recipe, density of the layers, options: held weights, full layers, copies to return to, masks
+    "held": (lambda: agp(0.8, every=2), 1.0, {"refresh_every": 7}),
+    "full": (lambda: agp(0.8, every=2), 1.0, {"swap": True}),
+    "rewound": (lambda: lottery_ticket(0.8), 1.0, {}),
+    "lasso": (lambda: group_lasso(1e-3), 1.0, {}),
+    "masked": (lambda: top_kast(0.8, every=3), 0.5, {}),
+    "grown": (lambda: granet(0.8, every=3), 0.5, {}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_a_sparsifier_keeps_comes_back(kind, tmp_path):
+    recipe, density, options = KINDS[kind]
+
+    def run(killed=None, checkpoint=None):
+        model = nn.Sequential(
+            nn.SparseLinear(8, 24, density=density, rng=0),
+            nn.ReLU(),
+            nn.SparseLinear(24, 3, density=density, rng=1),
+        )
+        optimizer = optim.Adam(model.parameters(), lr=0.01)
+        loader = data.DataLoader((X, Y), batch_size=20, rng=0)
+        sparsifier = Sparsifier(model, optimizer, recipe(), EPOCHS * STEPS, **options)
+        fit(
+            model, LOSS, optimizer, loader, epochs=EPOCHS, updates=[sparsifier], progress=False,
+            checkpoint=checkpoint, callbacks=[] if killed is None else [KillAt(killed)],
+        )  # fmt: skip
+        return plain((model.state_dict(), optimizer.state_dict(), sparsifier.state_dict()))
+
+    whole = run()
+    for step in (3, 9, 14, 19):
+        checkpoint = Checkpoint(tmp_path / str(step), every_steps=1)
+        with pytest.raises(KilledError):
+            run(step, checkpoint)
+        assert run(None, checkpoint) == whole
 
 
 def test_a_run_killed_after_every_step_comes_to_the_same_end(tmp_path):
