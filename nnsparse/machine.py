@@ -20,7 +20,7 @@ from nnsparse import jit
 _log = logging.getLogger("nnsparse")
 _ROW = 64 * 4  # bytes of one input's activations: 64 lanes of float32
 # Inputs of the largest slab, 32 MB of activations. What is sparser gains nothing from any cache and takes all inputs as
-# one slab: at 10^6 inputs, 10 a neuron, 8 slabs take 1.6 times as long as one and 4 slabs 1.2 times.
+# one slab: at 10^6 inputs, 10 a neuron, 8 slabs take 1.5 times as long as one and 4 slabs 1.2 times.
 LARGEST = 2**17
 
 
