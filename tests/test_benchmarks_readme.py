@@ -143,6 +143,15 @@ def test_what_has_a_report_of_its_own_is_shown_behind_the_tables_with_lower_head
     assert text.endswith("### Went on\n\n50 of 50\n\n#### More")
 
 
+@pytest.mark.parametrize("kind", readme.REPORTED)
+def test_what_is_reported_is_a_benchmark_that_can_report(kind: str) -> None:
+    module = importlib.import_module(f"benchmarks.{kind}")
+    own = f"benchmarks._{kind}_report"
+    reporting = importlib.import_module(own) if find_spec(own) else module
+    assert callable(reporting.report)
+    assert module.main
+
+
 def test_no_results_give_no_figures() -> None:
     assert readme.figures([]) == ""
 
