@@ -4,6 +4,7 @@ The naive twins of the kernels are not here but in `nnsparse.testing`.
 """
 
 import os
+import signal
 from pathlib import Path
 
 # Both must stand before the first import of Numba or nnsparse. Two threads even on one core, so
@@ -12,6 +13,10 @@ os.environ.setdefault("NUMBA_NUM_THREADS", str(max(2, os.cpu_count() or 1)))
 _SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 if _SHARED_DATA.is_dir():
     os.environ.setdefault("NNSPARSE_DATA", str(_SHARED_DATA))
+
+# A shell starts `command &` with Ctrl-C ignored; tests press it all the same.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
