@@ -165,26 +165,26 @@ def damage_member(member: bytes, rng: np.random.Generator) -> bytes:
     kind = int(rng.integers(8))
     start, data = split(member)
     array = plain(start, data)
-    if kind < 4 and array is not None and array.size:
-        return start + damage_numbers(array, rng)
+    if kind < 4 and array is not None and array.size and array.dtype.kind != "b":
+        return start + damage_numbers(array.reshape(-1), rng)
     if kind == 4:
         return header(damage_text(start[10:], rng)) + data
     if kind == 5:
         return start + damage(data, rng)
     if kind == 6:
-        return member[:-1] if array is None else resized(array, rng)
+        return member[:-1] if array is None else resized(array.reshape(-1), rng)
     return damage(member, rng)
 
 
 def plain(start: bytes, data: bytes) -> Any:
-    """Return the array (n,) of numbers in an .npy file, None if an earlier mutation has broken it."""
+    """Return the array of numbers in an .npy file, None if an earlier mutation has broken it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             array = np.lib.format.read_array(io.BytesIO(start + data))
     except Exception:  # NumPy's reader raises anything
         return None
-    return array.reshape(-1) if array.dtype.kind in "fiu" else None
+    return array if array.dtype.kind in "biuf" else None
 
 
 def damage_numbers(array: Any, rng: np.random.Generator) -> bytes:

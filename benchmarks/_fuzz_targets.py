@@ -14,6 +14,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +25,7 @@ import numpy as np
 import nnsparse as ns
 from benchmarks import _fuzz_mutate as mutate
 from benchmarks._fuzz_mutate import pick
-from nnsparse import nn, npz
+from nnsparse import data, nn, npz, optim, sparsify
 from nnsparse.datasets import _aclimdb, _cache, _encoding, _text
 from nnsparse.datasets._idx import read_idx
 from nnsparse.datasets.imdb import kept as kept_reviews
@@ -332,6 +333,68 @@ def _model_read(path: Path) -> bool:
     return True
 
 
+# ---------------------------------------------------------------- checkpoints
+
+_RNG = np.random.default_rng(2)
+_X, _Y = _RNG.standard_normal((20, 6)).astype(np.float32), _RNG.integers(0, 3, 20)
+
+
+def _run(seed: int) -> tuple[nn.Sequential, Any, Any, data.DataLoader]:
+    """Return a model, its optimizer, its Sparsifier and a loader."""
+    model = nn.Sequential(
+        nn.SparseLinear(6, 8, sparsity=0.5, rng=seed), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3, rng=seed)
+    )  # fmt: skip
+    optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    loader = data.DataLoader((_X, _Y), batch_size=10, rng=seed)
+    return (
+        model,
+        optimizer,
+        sparsify.Sparsifier(model, optimizer, sparsify.rigl(every=2), 20),
+        loader,
+    )
+
+
+def _step(model: nn.Sequential, optimizer: Any, rigl: Any) -> None:
+    nn.CrossEntropyLoss()(model(_X), _Y).backward()
+    if not rigl.replaces_step:
+        optimizer.step()
+    rigl.step()
+    optimizer.zero_grad()
+
+
+@lru_cache
+def _checkpoint_seeds() -> tuple[tuple[str, bytes], ...]:
+    model, optimizer, rigl, loader = _run(0)
+    for _ in range(3):
+        _step(model, optimizer, rigl)
+    extra = {"epoch": 3, "pair": (1.5, float("inf")), "notes": ["a", None, True], "x": np.arange(5)}
+    return (
+        ("", _written(lambda p: ns.save(p, model, optimizer, updates=[rigl], loader=loader, extra=extra))),
+        ("", _written(lambda p: ns.save(p, model))),
+    )  # fmt: skip
+
+
+def _checkpoint_read(path: Path) -> bool:
+    saved = ns.load(path)
+    model, optimizer, rigl, loader = _run(1)
+    before = {**model.state_dict(), **optimizer.state_dict()}
+    try:
+        saved.restore(model, optimizer, updates=[rigl], loader=loader)
+    except ValueError:
+        after = {**model.state_dict(), **optimizer.state_dict()}
+        need(str(before) == str(after), "refused by restore, which has changed something")
+        if path.stat().st_size > _LEAST_WHOLE:
+            raise
+        saved.restore(model)  # a file of a model alone
+    with np.errstate(all="ignore"):
+        with suppress(ValueError):  # weights without a finite gradient: nothing can grow
+            _step(model, optimizer, rigl)
+        model.predict(_X)
+    return True
+
+
+_LEAST_WHOLE = 12_000  # bytes: the file of a model alone is shorter
+
 # ---------------------------------------------------------------- the cache of encoded reviews
 
 _SETTINGS = {
@@ -392,6 +455,7 @@ TARGETS = {
         "TSV of categories, plain and .gz", _category_seeds, _text_mutate, _categories_read
     ),
     "compiled": Target("compiled model", _model_seeds, _model_mutate, _model_read),
+    "checkpoint": Target("training checkpoint", _checkpoint_seeds, _model_mutate, _checkpoint_read),
     "cache": Target(
         "cache of encoded reviews", _cache_seeds, _cache_mutate, _cache_read, _cache_place
     ),
