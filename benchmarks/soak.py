@@ -124,23 +124,18 @@ def turn(settings: Settings, split: Any, test: Any, folder: Path, counts: dict[s
         raise WrongOutputError(f"round {i} has learnt nothing: {history['validation_accuracy']}")
     x = test[0][:256]
     expected = model.predict(x)
+    ns.save(folder / "run.ckpt", model, optimizer, updates=[rigl], loader=loader, history=history)
     fresh = nn.mlp([split[0].shape[1], *hidden, 10], sparsity=sparsity, rng=settings.seed + i + 1)
-    _restore(model, fresh, folder / "model", expected, x)
+    again = optim.SGD(fresh.parameters(), lr=0.1, momentum=0.5)
+    ns.load(folder / "run.ckpt").restore(fresh, again)
+    if not np.array_equal(fresh.predict(x), expected) or again.lr != optimizer.lr:
+        raise WrongOutputError("a restored network predicts something else")
     frozen = ns.compile(model)
     frozen.save(folder / "frozen")
     _concurrent(ns.inference.load(folder / "frozen"), x, expected)
     done = (1, steps, rigl.report().updates, settings.epochs, 1, 1, 2 * 20)
     for kind, n in zip(KINDS, done, strict=True):
         counts[kind] += n
-
-
-def _restore(model: nn.Sequential, fresh: nn.Sequential, path: Path, expected: Any, x: Any) -> None:
-    """Save the model's state, load it into a fresh one, and compare what it predicts."""
-    np.savez(path, **model.state_dict())
-    with np.load(f"{path}.npz") as state:
-        fresh.load_state_dict(state)
-    if not np.array_equal(fresh.predict(x), expected):
-        raise WrongOutputError("a restored network predicts something else")
 
 
 def _concurrent(frozen: ns.inference.CompiledModel, x: Any, expected: Any) -> None:
