@@ -127,7 +127,7 @@ def test_memory_is_bounded_by_the_file_and_not_by_its_header() -> None:
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("content", [GOOD, gzip.compress(GOOD)])
+@pytest.mark.parametrize("content", [GOOD, gzip.compress(GOOD)], ids=["raw", "gz"])
 def test_the_checksum_is_of_the_decompressed_content(content: bytes) -> None:
     good = hashlib.sha256(GOOD).hexdigest()
     np.testing.assert_array_equal(read(content, sha256=good.upper()), PICTURES)

@@ -390,7 +390,7 @@ def test_wrong_arguments_are_refused(arguments, error, message):
 def test_something_that_is_no_network_is_refused():
     with pytest.raises(TypeError, match="expects a Network; got list"):
         run([layer_with()], ones(3, 32))
-    with pytest.raises(ValueError, match="at least one layer"):
+    with pytest.raises(ValueError, match="n_layers from 1 to"):
         run(network_of([], 32, 0.0), ones(3, 32))
     with pytest.raises(ValueError, match="finite bias; got nan"):
         run(network_of([layer_with()], 32, float("nan")), ones(3, 32))
