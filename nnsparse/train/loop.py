@@ -89,7 +89,9 @@ class Loop:
         state = None
         for reducer in self.hooks.reducers:
             reducer.begin(self.loss_fn, self.optimizer, self.loader)
-        while len(self.epochs) < self.n_epochs and not self.ending:
+        whole = self.batches_done == len(self.loader)  # saved before the epoch's validation
+        while len(self.epochs) < self.n_epochs and (whole or not self.ending):
+            whole = False
             if self._epoch(validation, progress, interrupt):
                 state = self.state()
                 for callback in self.hooks.callbacks:
@@ -153,6 +155,7 @@ class Loop:
         self.losses, self.seconds = history.step_loss.tolist(), history.step_seconds.tolist()
         self.weights, self.epochs = weights.tolist(), list(history.epochs)
         self.batches_done, self.stopped = batches, history.stopped
+        self.ending = bool(self.stopped)  # saved between the wish to end and the end
 
     # ------------------------------------------------------------ the parts
 

@@ -260,6 +260,38 @@ def test_early_stopping_and_logs_go_on_where_they_were(tmp_path):
     ).read_text()
 
 
+class StopAt:
+    """A callback that asks for the end, after a step or an epoch, and perhaps is killed at the end."""
+
+    def __init__(self, step, killed):
+        self.step, self.killed = step, killed
+
+    def __call__(self, state):
+        if state.step == self.step:
+            state.request_stop("enough")
+
+    after_step = __call__
+
+    def at_end(self, state):
+        if self.killed:
+            raise KilledError
+
+
+@pytest.mark.parametrize(("step", "every"), [(7, 1), (5, 1), (10, None)])
+def test_a_run_killed_between_the_wish_to_end_and_the_end_makes_no_further_step(
+    step, every, tmp_path
+):
+    whole, last, checkpoint = Parts(), Parts(), Checkpoint(tmp_path / "run", every_steps=every)
+    expected = whole.fit(callbacks=[StopAt(step, False)])
+    with pytest.raises(KilledError):
+        Parts().fit(checkpoint=checkpoint, callbacks=[StopAt(step, True)])
+    for _ in range(2):  # the second time it is finished
+        history = last.fit(checkpoint=checkpoint, callbacks=[StopAt(step, False)])
+        assert recorded(history) == recorded(expected)
+        assert history.step_loss.size == step
+        assert last.bits() == whole.bits()
+
+
 def interrupt(at):
     """A callback that presses Ctrl-C in a step."""
 
