@@ -6,9 +6,12 @@ import csv
 import json
 import math
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
+
+import numpy as np
 
 from nnsparse.parameter import SparseParameter
 from nnsparse.sparsify.sparsifier import Sparsifier
@@ -63,11 +66,18 @@ class _Lines:
         if set(state) != {"size"} or int(state["size"]) < 0:
             raise ValueError(f"{who} expects a state with size, at least 0; got {dict(state)}")
         size = int(state["size"])
-        present = self.path.stat().st_size if self.path.exists() else 0
+        if size and not self.path.exists():
+            warnings.warn(
+                f"{who}: {self.path} had {size} bytes when the checkpoint was taken, and is not there. It begins anew, "
+                "where the run goes on.",
+                stacklevel=4,
+            )
+            size = 0
+        present = self.path.stat().st_size if size else 0
         if present < size:
             raise ValueError(
                 f"{who}: the checkpoint was taken when {self.path} had {size} bytes; it has {present}. "
-                "Restore that file, or resume with a log at another path and without this state."
+                "Restore that file, or resume with a log at another path."
             )
         self.size = size
 
@@ -95,7 +105,7 @@ class JSONLinesLog:
     """
 
     def __init__(self, path: _Path, every_steps: int | None = None) -> None:
-        bad = isinstance(every_steps, bool) or not isinstance(every_steps, int | None)
+        bad = isinstance(every_steps, bool) or not isinstance(every_steps, int | np.integer | None)
         if bad or (every_steps is not None and every_steps < 1):
             raise ValueError(
                 f"JSONLinesLog expects every_steps as an integer >= 1; got {every_steps!r}"
@@ -123,7 +133,7 @@ class JSONLinesLog:
         return {"size": self._lines.size}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where the checkpoint was taken; ValueError if the file is shorter than that."""
+        """Go on where the checkpoint was taken; a file that is gone begins anew, a shorter one is a ValueError."""
         self._lines.restore("JSONLinesLog", state)
 
 
@@ -171,7 +181,7 @@ class SparsityLog:
         return {"size": self._lines.size}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where the checkpoint was taken; ValueError if the file is shorter than that."""
+        """Go on where the checkpoint was taken; a file that is gone begins anew, a shorter one is a ValueError."""
         self._lines.restore("SparsityLog", state)
 
 
