@@ -45,7 +45,7 @@ class EarlyStopping:
     Raises
     ------
     ValueError, TypeError
-        If a setting is not as said above; during the training, if the run has no such figure.
+        If a setting is not as said above; of `fit`, if the run has no such figure.
 
     Notes
     -----
@@ -80,17 +80,23 @@ class EarlyStopping:
         min_delta: float = 0.0,
         restore_best: bool = True,
     ) -> None:
-        if monitor not in _MONITORS:
+        if not isinstance(monitor, str) or monitor not in _MONITORS:
             raise ValueError(
                 f"EarlyStopping expects monitor as one of {sorted(_MONITORS)}; got {monitor!r}"
             )
-        if isinstance(patience, bool) or not isinstance(patience, int) or patience < 1:
+        whole = isinstance(patience, int | np.integer) and not isinstance(patience, bool)
+        if not whole or patience < 1:
             raise ValueError(f"EarlyStopping expects patience as an integer >= 1; got {patience!r}")
-        if not isinstance(min_delta, int | float) or not 0.0 <= min_delta < math.inf:
+        number = isinstance(min_delta, int | float | np.number)
+        if not number or not 0.0 <= min_delta < math.inf:
             raise ValueError(
                 f"EarlyStopping expects min_delta as a number from 0 on; got {min_delta!r}"
             )
-        self.monitor, self.patience, self.min_delta = monitor, patience, float(min_delta)
+        if not isinstance(restore_best, bool):
+            raise ValueError(
+                f"EarlyStopping expects restore_best as True or False; got {restore_best!r}"
+            )
+        self.monitor, self.patience, self.min_delta = monitor, int(patience), float(min_delta)
         self.restore_best = restore_best
         self.best, self.best_epoch = math.nan, 0
         self._weights: dict[str, NDArray[Any]] = {}
@@ -99,10 +105,7 @@ class EarlyStopping:
         """Compare this epoch's figure with the best one."""
         value = getattr(state.history.epochs[-1], self.monitor)
         if math.isnan(value):
-            raise ValueError(
-                f"EarlyStopping watches {self.monitor}, which this run does not measure. Pass validation=... to fit, "
-                'or monitor="train_loss".'
-            )
+            raise self._unmeasured()
         if state.epoch <= self.best_epoch:  # another run has begun
             self.best, self.best_epoch = math.nan, 0
         sign = 1.0 if _MONITORS[self.monitor] else -1.0
@@ -116,6 +119,17 @@ class EarlyStopping:
                 f"{name} has not improved on {self.best:.4g} of epoch {self.best_epoch} for "
                 f"{self.patience} epochs"
             )
+
+    def check(self, validated: bool) -> None:
+        """Raise ValueError if a run, with validation or without, cannot have the figure; before its first step."""
+        if not validated and self.monitor != "train_loss":
+            raise self._unmeasured()
+
+    def _unmeasured(self) -> ValueError:
+        return ValueError(
+            f"EarlyStopping watches {self.monitor}, which this run does not measure. Pass validation=... to fit, "
+            'or monitor="train_loss".'
+        )
 
     def at_end(self, state: TrainState) -> None:
         """Give the model its best weights back."""

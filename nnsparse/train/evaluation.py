@@ -120,4 +120,6 @@ def arrays(who: str, data: Data) -> tuple[Any, ...]:
         raise ValueError(
             f"{who} expects X (n, n_in) and one target per row; got X of shape {x.shape} and y of shape {y.shape}"
         )
+    if not len(y):
+        raise ValueError(f"{who} expects at least one sample; X has shape {x.shape}")
     return (x, y) if len(data) == 2 else (x, y, checked_weights(who, data[2], len(y)))

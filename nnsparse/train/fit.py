@@ -17,6 +17,7 @@ from nnsparse.nn.module import Module
 from nnsparse.optim.clipping import check_max_norm
 from nnsparse.optim.optimizer import Optimizer
 from nnsparse.sparsify.sparsifier import Sparsifier
+from nnsparse.train.callbacks import EarlyStopping
 from nnsparse.train.checkpoint import Checkpoint, Keeper
 from nnsparse.train.evaluation import Data, LossFunction, arrays
 from nnsparse.train.history import History
@@ -109,6 +110,9 @@ def fit(
     if clip_norm is not None:
         clip_norm = check_max_norm("fit (clip_norm)", clip_norm)
     hooks = Hooks.of(updates, callbacks)
+    for callback in hooks.callbacks:
+        if isinstance(callback, EarlyStopping):
+            callback.check(validation is not None)
     saved = None if checkpoint is None else checkpoint.found()
     if isinstance(validation, float):
         train_data, validation = train_data.split(validation, None if saved is None else saved.seed)
@@ -121,7 +125,7 @@ def fit(
         train_data,
         int(epochs),
         hooks,
-        accumulate=accumulate,
+        accumulate=int(accumulate),
         clip_norm=clip_norm,
     )
     for update in hooks.updates:
@@ -186,6 +190,12 @@ def _check(
         )
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"fit expects an optimizer; got {type(optimizer).__name__}")
+    own = {id(p) for p in model.parameters()}
+    if not any(id(p) in own for p in optimizer.params):
+        raise ValueError(
+            "fit expects an optimizer over the model's parameters; got one that has none of them. Make it from "
+            "model.parameters(), after the last change of the model's layers."
+        )
     if not isinstance(train_data, DataLoader):
         raise TypeError(
             f"fit expects train_data as a DataLoader; got {type(train_data).__name__}. "

@@ -107,9 +107,13 @@ def load(path: str | PathLike[str]) -> Snapshot:
     ------
     ValueError
         If the file is damaged, of another kind or of a newer format: sizes, dtypes and hashes are checked.
+    TypeError
+        If `path` is none.
     OSError
         If it cannot be read.
     """
+    if not isinstance(path, str | PathLike):  # open() takes the number of a file, and closes it
+        raise TypeError(f"load expects a path; got {path!r}")
     with npz.explained(path, _ADVICE):
         arrays, manifest = npz.read(path, FORMAT, VERSION)
         state = from_plain(manifest.get("state"), arrays)

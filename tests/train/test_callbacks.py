@@ -147,12 +147,18 @@ class Restless:
 def test_a_figure_that_the_run_does_not_measure_is_an_error():
     with pytest.raises(ValueError, match=r"watches validation_loss, which this run does not"):
         Run().fit(1, callbacks=[EarlyStopping()])
+    run = Run()
+    with pytest.raises(ValueError, match=r"Pass validation=... to fit, or monitor=\"train_loss\""):
+        run.fit(1, callbacks=[EarlyStopping("validation_accuracy")])
+    assert run.loader.epoch == 0  # not only after an epoch
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"monitor": "loss"}, "monitor as one of .*'train_loss'.*; got 'loss'"),
+        ({"monitor": ["loss"]}, r"monitor as one of .*'train_loss'.*; got \['loss'\]"),
+        ({"restore_best": "no"}, "restore_best as True or False; got 'no'"),
         ({"patience": 0}, "patience as an integer >= 1; got 0"),
         ({"patience": 2.5}, "patience as an integer >= 1; got 2.5"),
         ({"patience": True}, "patience as an integer >= 1; got True"),
@@ -164,6 +170,12 @@ def test_a_figure_that_the_run_does_not_measure_is_an_error():
 def test_bad_settings_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         EarlyStopping(**options)
+
+
+def test_numbers_of_numpy_are_numbers():
+    stopping = EarlyStopping(patience=np.int64(3), min_delta=np.float32(0.5))
+    assert (stopping.patience, stopping.min_delta) == (3, 0.5)
+    assert type(stopping.patience) is int
 
 
 def test_a_strange_state_is_refused():
@@ -238,10 +250,21 @@ def test_a_log_goes_on_where_a_checkpoint_was_taken(tmp_path, kind):
 @pytest.mark.parametrize("kind", [JSONLinesLog, SparsityLog])
 def test_a_log_that_was_cut_off_since_the_checkpoint_is_refused(tmp_path, kind):
     log = kind(tmp_path / "log")
-    with pytest.raises(ValueError, match="had 10 bytes; it has 0"):
+    (tmp_path / "log").write_text("short")
+    with pytest.raises(ValueError, match=r"had 10 bytes; it has 5. .* a log at another path"):
         log.load_state_dict({"size": 10})
     with pytest.raises(ValueError, match="a state with size"):
         log.load_state_dict({"length": 10})
+
+
+@pytest.mark.parametrize("kind", [JSONLinesLog, SparsityLog])
+def test_a_log_whose_file_is_gone_begins_anew_and_says_so(tmp_path, kind):
+    log = kind(tmp_path / "log")
+    with pytest.warns(UserWarning, match="had 10 bytes .* is not there. It begins anew"):
+        log.load_state_dict({"size": 10})
+    Run().fit(1, callbacks=[log])
+    assert len((tmp_path / "log").read_text().splitlines()) == (1 if kind is JSONLinesLog else 2)
+    assert log.state_dict()["size"] == (tmp_path / "log").stat().st_size
 
 
 @pytest.mark.parametrize("kind", [CSVLog, JSONLinesLog, SparsityLog])

@@ -294,6 +294,8 @@ def test_a_regression_is_fitted_and_shows_no_accuracy(capsys):
         ({"model": X}, TypeError, "expects a model"),
         ({"loss_fn": "mse"}, TypeError, "loss_fn to be callable"),
         ({"optimizer": None}, TypeError, "expects an optimizer; got NoneType"),
+        ({"optimizer": Parts().optimizer}, ValueError, "got one that has none of them"),
+        ({"validation": (X[:0], Y[:0])}, ValueError, "at least one sample"),
         ({"train_data": (X, Y)}, TypeError, r"Pass data.DataLoader\(\(X, y\), batch_size=...\)"),
         ({"epochs": 0}, ValueError, "an integer >= 1; got 0"),
         ({"epochs": 1.5}, ValueError, "an integer >= 1; got 1.5"),
