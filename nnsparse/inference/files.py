@@ -43,6 +43,8 @@ def read(path: str | PathLike[str]) -> tuple[Packed, float]:
     OSError
         If it cannot be read.
     """
+    if not isinstance(path, str | PathLike):  # open() takes the number of a file, and closes it
+        raise TypeError(f"load expects a path; got {path!r}")
     with npz.explained(path, _ADVICE):
         found, manifest = npz.read(path, FORMAT, VERSION)
         error = manifest.get("storage_error")

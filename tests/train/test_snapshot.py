@@ -511,6 +511,7 @@ def test_a_file_of_another_kind_is_refused(content, tmp_path):
 @pytest.mark.parametrize("path", [0, True, None, b"file"])
 def test_the_number_of_an_open_file_is_no_path(path):
     refuse(TypeError, "load expects a path; got ", ns.load, path)
+    refuse(TypeError, "load expects a path; got ", ns.inference.load, path)
 
 
 def test_compiled_models_and_checkpoints_are_told_apart(tmp_path):
