@@ -24,7 +24,7 @@ from nnsparse.estimators.methods import first_sparsity, recipe_of
 from nnsparse.estimators.monitor import Monitor
 from nnsparse.estimators.network import affine, coefficients, network, weight_sparsity
 from nnsparse.estimators.objective import Loss, make_optimizer
-from nnsparse.estimators.parameters import check_parameters, layer_sizes
+from nnsparse.estimators.parameters import check_parameters, guarded, layer_sizes
 from nnsparse.estimators.samples import Samples, checked_weight
 from nnsparse.estimators.training import UNFINISHED, Training
 from nnsparse.optim import Optimizer
@@ -134,6 +134,7 @@ class SparseMLP(BaseEstimator, ABC):
 
     # ------------------------------------------------------------ training
 
+    @guarded
     def _train(
         self, X: Any, y: Any, sample_weight: Any, *, incremental: bool, classes: Any = None
     ) -> None:
@@ -167,7 +168,7 @@ class SparseMLP(BaseEstimator, ABC):
                 f"max_iter={self.max_iter} epochs are over, and the training has not converged yet: it still improves "
                 f"by more than tol={self.tol:g}",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _check_incremental(self, who: str) -> None:

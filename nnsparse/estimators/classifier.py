@@ -91,11 +91,11 @@ class SparseMLPClassifier(ClassifierMixin, SparseMLP):
 
     Notes
     -----
-    X is an array or a scipy.sparse matrix, which stays sparse. float64 is computed in float64; everything else,
-    integers too, in float32, twice as fast. A sample of weight zero is as if it were not there. Differences from
-    `MLPClassifier`: no "lbfgs"; initial weights are He's for the sparse fan-in; after the learning rate has changed,
-    "sgd" applies the new one to all of its momentum (as torch does). Multi-label targets are an indicator
-    (n, n_labels).
+    X is an array or a scipy.sparse matrix, which stays sparse. float32 is computed in float32, twice as fast as
+    float64, in which everything else is computed, integers too. A sample of weight zero is as if it were not there.
+    Differences from `MLPClassifier`: no "lbfgs"; initial weights are He's for the sparse fan-in; after the learning
+    rate has changed, "sgd" applies the new one to all of its momentum (as torch does). Multi-label targets are an
+    indicator (n, n_labels).
 
     Examples
     --------

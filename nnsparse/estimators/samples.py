@@ -135,12 +135,12 @@ def class_factors(
         return np.asarray((mean / np.where(present, totals, 1.0))[y])
     factors = np.ones(n)
     for label, value in class_weight.items():
-        place = np.flatnonzero(classes == label)
+        place = np.flatnonzero(classes == label) if np.ndim(label) == 0 else np.empty(0, np.intp)
         if place.size != 1:
             raise ValueError(
                 f"{who} expects the keys of class_weight among the classes {classes}; got {label!r}."
             )
-        if not 0 <= value < np.inf:
+        if not isinstance(value, int | float | np.number | np.bool_) or not 0 <= value < np.inf:
             raise ValueError(
                 f"{who} expects weights of at least 0 in class_weight; got {value!r} for class {label!r}."
             )

@@ -89,7 +89,7 @@ class Training:
                 "learning_rate_init."
             )
         if history.interrupted:
-            warnings.warn("the training was interrupted by Ctrl-C", stacklevel=4)
+            warnings.warn("the training was interrupted by Ctrl-C", stacklevel=5)
             return INTERRUPTED
         return CONVERGED if monitor.converged or self.recipe is not None else UNFINISHED
 

@@ -73,6 +73,14 @@ class CrossEntropyLoss:
         classes = np.asarray(labels)
         if self.class_weight is None:
             return _total(classes, sample_weight)
+        if classes.dtype.kind not in "iu":
+            raise TypeError(
+                f"CrossEntropyLoss expects integer labels (batch,); got dtype {classes.dtype}."
+            )
+        if (largest := classes.max(initial=-1)) >= len(self.class_weight):
+            raise ValueError(
+                f"expected class_weight of one number per class; got {len(self.class_weight)}, and the label {largest}."
+            )
         factors = np.take(self.class_weight, classes)
         return float(factors.sum() if sample_weight is None else np.dot(factors, sample_weight))
 

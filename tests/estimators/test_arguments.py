@@ -110,6 +110,18 @@ def test_settings_that_do_not_suit_the_data_are_refused(
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize("weights", [{0: "much"}, {0: None}, {0: [1.0]}, {(0, 1): 1.0}, {7: 1.0}])
+def test_a_fit_that_is_refused_leaves_the_model_of_before(weights: dict[Any, Any]) -> None:
+    model = SparseMLPClassifier(max_iter=20, n_iter_no_change=1, tol=1.0, random_state=0)
+    expected = model.fit(X, Y).predict_proba(X)
+    names = np.array(["c", "b"])[Y % 2]
+    model.set_params(class_weight=weights)
+    with pytest.raises(ValueError, match=r"class_weight(;| among) "):
+        model.fit(X[:, :3], names)
+    np.testing.assert_array_equal(model.classes_, [0, 1, 2])
+    np.testing.assert_array_equal(model.predict_proba(X), expected)
+
+
 def test_class_weights_are_not_for_several_labels() -> None:
     labels = np.column_stack([Y > 0, Y > 1]).astype(int)
     with pytest.raises(ValueError, match="class_weight=None for multi-label targets"):

@@ -82,3 +82,12 @@ def test_every_loss_trains_a_layer(loss, targets) -> None:
             assert parameter.grad is not None
             parameter.data -= 0.1 * parameter.grad
     assert loss(layer(x), targets).item() < 0.9 * before
+
+
+def test_a_total_of_labels_beyond_the_class_weights_is_refused() -> None:
+    loss = CrossEntropyLoss(class_weight=(1.0, 2.0))
+    assert loss.total_weight([1, 1, 0]) == 5.0
+    with pytest.raises(ValueError, match="one number per class; got 2, and the label 2"):
+        loss.total_weight([0, 2])
+    with pytest.raises(TypeError, match=r"expects integer labels .*; got dtype float64"):
+        loss.total_weight([0.0, 1.0])
