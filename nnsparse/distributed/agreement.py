@@ -98,6 +98,22 @@ def compare_loaders(comm: Communicator, loader: DataLoader) -> None:
     compare(comm, "DataLoader:", items, hint)
 
 
+def compare_settings(comm: Communicator, settings: Mapping[str, Any]) -> None:
+    """Raise on all ranks if their loops would not make the same steps. A collective call.
+
+    Raises
+    ------
+    RanksDifferError
+        Naming the setting.
+    """
+    items = {name: digest(repr(value).encode()) for name, value in settings.items()}
+    hint = (
+        "Pass the same to fit on all ranks, and let all of them go on from the same checkpoint: a rank that makes "
+        "fewer steps would let the others wait."
+    )
+    compare(comm, "fit:", items, hint)
+
+
 @final
 class Patterns:
     """A digest of all sparsity patterns of a model, worked out anew only when one has moved."""

@@ -20,6 +20,7 @@ from nnsparse.distributed.agreement import (
     RanksDifferError,
     compare,
     compare_loaders,
+    compare_settings,
     model_items,
 )
 from nnsparse.distributed.communicator import Communicator, checked, world
@@ -158,11 +159,17 @@ class DataParallel:
         compare_loaders(self.comm, loader)
         return loader.shard(self.rank, self.size)
 
-    def begin(self, loss_fn: LossFunction, optimizer: Optimizer, loader: DataLoader) -> None:
+    def begin(
+        self,
+        loss_fn: LossFunction,
+        optimizer: Optimizer,
+        loader: DataLoader,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         """Compile what a training step needs, rank 0 first, and check that all begin alike. A collective call.
 
         The other ranks wait, and then read the compiled kernels from the cache. The step is rehearsed on copies of
-        model and optimizer. `train.fit` calls this.
+        model and optimizer. `settings` are those of the loop that decide when it ends. `train.fit` calls this.
         """
         if self.size == 1:
             return
@@ -172,6 +179,7 @@ class DataParallel:
                 f"{loader.part[0]} of {loader.part[1]}. Pass parallel.shard(loader)."
             )
         compare_loaders(self.comm, loader)
+        compare_settings(self.comm, settings or {})
         self.check()
         with rank_0_first(self.comm):
             rehearse(self.model, loss_fn, optimizer, loader)

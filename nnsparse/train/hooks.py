@@ -51,8 +51,15 @@ class GradientReducer(Protocol):
     All processes run the same loop, and none may end it alone: the others would wait for its gradients.
     """
 
-    def begin(self, loss_fn: LossFunction, optimizer: Optimizer, loader: DataLoader, /) -> None:
-        """See what is trained on, before the first step."""
+    def begin(
+        self,
+        loss_fn: LossFunction,
+        optimizer: Optimizer,
+        loader: DataLoader,
+        settings: Mapping[str, Any],
+        /,
+    ) -> None:
+        """See what is trained on, and settings that all processes have to share, before the first step."""
 
     def reduce(self, loss: float, weight: float, stop: bool, /) -> tuple[float, float, bool]:
         """Make the gradients those of all processes' samples; return their joint mean loss and total weight.

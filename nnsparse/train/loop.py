@@ -87,8 +87,14 @@ class Loop:
         """Train until all epochs are done, or somebody wants to end it; begin where the attributes say."""
         self._keeper = keeper
         state = None
+        settings = {
+            "epochs": self.n_epochs,
+            "accumulate": self.accumulate,
+            "clip_norm": self.clip_norm,
+            "steps done": len(self.losses),
+        }
         for reducer in self.hooks.reducers:
-            reducer.begin(self.loss_fn, self.optimizer, self.loader)
+            reducer.begin(self.loss_fn, self.optimizer, self.loader, settings)
         whole = self.batches_done == len(self.loader)  # saved before the epoch's validation
         while len(self.epochs) < self.n_epochs and (whole or not self.ending):
             whole = False

@@ -360,6 +360,27 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_the_others_with_its_message
         in_threads(2, program)
 
 
+@pytest.mark.parametrize(
+    ("name", "values"), [("epochs", (1, 2)), ("accumulate", (1, 2)), ("clip_norm", (None, 1.0))]
+)
+def test_ranks_whose_loops_would_not_make_the_same_steps_are_stopped_before_the_first(name, values):
+    def program(comm):
+        model = network()
+        parallel = DataParallel(model, comm)
+        training.fit(
+            model,
+            nn.CrossEntropyLoss(),
+            optim.SGD(model.parameters()),
+            parallel.shard(data.DataLoader(samples(), batch_size=30, rng=0)),
+            updates=[parallel],
+            progress=False,
+            **{"epochs": 2, name: values[comm.Get_rank()]},
+        )
+
+    with pytest.raises(RanksDifferError, match=f"fit: {name} on rank 1 differs from rank 0"):
+        in_threads(2, program)
+
+
 def test_a_rehearsal_before_the_first_step_leaves_model_and_optimizer_as_they_are():
     def program(comm):
         model = nn.Sequential(nn.Dropout(0.5, rng=0), *network())

@@ -120,7 +120,7 @@ def test_gradients_that_are_not_finite_stop_the_run_before_the_step():
 class Reducer:
     """Of one process: what it has is all there is."""
 
-    def begin(self, loss_fn, optimizer, loader):
+    def begin(self, loss_fn, optimizer, loader, settings):
         pass
 
     def reduce(self, loss, weight, stop):
@@ -265,8 +265,9 @@ def test_a_reducer_begins_with_what_is_trained_on():
             self.given = given
 
     parts, look = Parts(), Look()
-    parts.fit(1, updates=[look])
-    assert look.given[1:] == (parts.optimizer, parts.loader)
+    parts.fit(1, updates=[look], clip_norm=2, accumulate=3)
+    settings = {"epochs": 1, "accumulate": 3, "clip_norm": 2.0, "steps done": 0}
+    assert look.given[1:] == (parts.optimizer, parts.loader, settings)
 
 
 def test_a_wish_to_stop_is_passed_on_and_the_run_ends_when_the_processes_agree():
