@@ -300,7 +300,8 @@ def test_a_program_named_in_the_documentation_takes_the_options_given_to_it(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(ROOT if words[at] == "-m" else (ROOT / words[at]).parent))
     if words[at] == "-m":
-        monkeypatch.delitem(sys.modules, words[at + 1], raising=False)  # it is run anew
+        for name in (words[at + 1], f"{words[at + 1]}.__main__"):
+            monkeypatch.delitem(sys.modules, name, raising=False)  # it is run anew
     loaded = set(sys.modules)
     try:
         with pytest.raises(Parsed):
