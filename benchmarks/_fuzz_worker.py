@@ -115,6 +115,9 @@ def run(
         if not target.read(path):
             raise ValueError(f"{name}: a good file is refused")
         path.unlink()
+    # Once, not for each file: Python before 3.13.2 may crash if another thread, here the one that watches the time, frees
+    # memory while tracing begins or ends (python/cpython#128679).
+    tracemalloc.start()
     with (folder / "case").open("w+b", buffering=0) as progress:
         for case in cases:
             suffix, mutated = content(name, seed, case)
@@ -123,12 +126,11 @@ def run(
             progress.seek(0)
             progress.write(b"%-20d" % case)
             faulthandler.dump_traceback_later(seconds, exit=True)
-            tracemalloc.start()
+            tracemalloc.clear_traces()
             start = time.process_time()
             outcome = read_once(target, path)
             taken = time.process_time() - start
             peak = tracemalloc.get_traced_memory()[1]
-            tracemalloc.stop()
             faulthandler.cancel_dump_traceback_later()
             path.unlink()
             tally.note(case, outcome, taken, peak, len(mutated))
