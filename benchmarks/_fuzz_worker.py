@@ -115,8 +115,8 @@ def run(
         if not target.read(path):
             raise ValueError(f"{name}: a good file is refused")
         path.unlink()
-    # Once, not for each file: Python before 3.13.2 may crash if another thread, here the one that watches the time, frees
-    # memory while tracing begins or ends (python/cpython#128679).
+    # Once, not for each file: before 3.13.2 Python may crash if another thread, here the one that watches the time,
+    # frees memory while tracing begins or ends (python/cpython#128679).
     tracemalloc.start()
     with (folder / "case").open("w+b", buffering=0) as progress:
         for case in cases:
