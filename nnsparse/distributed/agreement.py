@@ -72,10 +72,12 @@ def model_items(params: Mapping[str, Parameter]) -> dict[str, bytes]:
     return items
 
 
-def compare_loaders(comm: Communicator, loader: DataLoader) -> None:
-    """Raise on all ranks if their loaders do not draw the same mini-batches. A collective call.
+def compare_loaders(
+    comm: Communicator, loader: DataLoader, settings: Mapping[str, Any] | None = None
+) -> None:
+    """Raise on all ranks if they would not make the same steps on the same mini-batches. A collective call.
 
-    Parts of one loader are to be the same but for the rank.
+    Parts of one loader are to be the same but for the rank; `settings` are those of the loop.
 
     Raises
     ------
@@ -96,16 +98,8 @@ def compare_loaders(comm: Communicator, loader: DataLoader) -> None:
         "All ranks are to load the same data, with the same rng=..., and to take their part of it."
     )
     compare(comm, "DataLoader:", items, hint)
-
-
-def compare_settings(comm: Communicator, settings: Mapping[str, Any]) -> None:
-    """Raise on all ranks if their loops would not make the same steps. A collective call.
-
-    Raises
-    ------
-    RanksDifferError
-        Naming the setting.
-    """
+    if not settings:
+        return
     items = {name: digest(repr(value).encode()) for name, value in settings.items()}
     hint = (
         "Pass the same to fit on all ranks, and let all of them go on from the same checkpoint: a rank that makes "

@@ -20,7 +20,6 @@ from nnsparse.distributed.agreement import (
     RanksDifferError,
     compare,
     compare_loaders,
-    compare_settings,
     model_items,
 )
 from nnsparse.distributed.communicator import Communicator, checked, world
@@ -110,16 +109,9 @@ class DataParallel:
     ...     model = nn.mlp([8, 16, 2], sparsity=0.5, rng=0)
     ...     parallel = distributed.DataParallel(model, comm)
     ...     loader = parallel.shard(data.DataLoader((X, y), batch_size=16, rng=0))
-    ...     history = train.fit(
-    ...         model,
-    ...         nn.CrossEntropyLoss(),
-    ...         optim.SGD(model.parameters(), lr=0.5),
-    ...         loader,
-    ...         epochs=9,
-    ...         updates=[parallel],
-    ...         progress=False,
-    ...     )
-    ...     return history["train_loss"][-1]
+    ...     optimizer = optim.SGD(model.parameters(), lr=0.5)
+    ...     loss, options = nn.CrossEntropyLoss(), {"updates": [parallel], "progress": False}
+    ...     return train.fit(model, loss, optimizer, loader, epochs=9, **options)["train_loss"][-1]
     >>> first, second = distributed.in_threads(2, program)
     >>> bool(first == second < 0.5)
     True
@@ -178,8 +170,7 @@ class DataParallel:
                 f"rank {self.rank} of {self.size} expects its own part of the training data; got part "
                 f"{loader.part[0]} of {loader.part[1]}. Pass parallel.shard(loader)."
             )
-        compare_loaders(self.comm, loader)
-        compare_settings(self.comm, settings or {})
+        compare_loaders(self.comm, loader, settings)
         self.check()
         with rank_0_first(self.comm):
             rehearse(self.model, loss_fn, optimizer, loader)
