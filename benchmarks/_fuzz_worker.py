@@ -118,23 +118,26 @@ def run(
     # Once, not for each file: before 3.13.2 Python may crash if another thread, here the one that watches the time,
     # frees memory while tracing begins or ends (python/cpython#128679).
     tracemalloc.start()
-    with (folder / "case").open("w+b", buffering=0) as progress:
-        for case in cases:
-            suffix, mutated = content(name, seed, case)
-            path = target.place(folder, suffix)
-            path.write_bytes(mutated)
-            progress.seek(0)
-            progress.write(b"%-20d" % case)
-            faulthandler.dump_traceback_later(seconds, exit=True)
-            tracemalloc.clear_traces()
-            start = time.process_time()
-            outcome = read_once(target, path)
-            taken = time.process_time() - start
-            peak = tracemalloc.get_traced_memory()[1]
-            faulthandler.cancel_dump_traceback_later()
-            path.unlink()
-            tally.note(case, outcome, taken, peak, len(mutated))
-            yield case, tally
+    try:
+        with (folder / "case").open("w+b", buffering=0) as progress:
+            for case in cases:
+                suffix, mutated = content(name, seed, case)
+                path = target.place(folder, suffix)
+                path.write_bytes(mutated)
+                progress.seek(0)
+                progress.write(b"%-20d" % case)
+                faulthandler.dump_traceback_later(seconds, exit=True)
+                tracemalloc.clear_traces()
+                start = time.process_time()
+                outcome = read_once(target, path)
+                taken = time.process_time() - start
+                peak = tracemalloc.get_traced_memory()[1]
+                faulthandler.cancel_dump_traceback_later()
+                path.unlink()
+                tally.note(case, outcome, taken, peak, len(mutated))
+                yield case, tally
+    finally:
+        tracemalloc.stop()
 
 
 def _limit_memory() -> None:
