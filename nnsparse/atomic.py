@@ -30,7 +30,8 @@ def replaced(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
     Raises
     ------
     OSError
-        If the file cannot be written; what was there before is as it was, and the message says so.
+        If the file cannot be written, or something else than a file has that name, such as a device; what was there
+        before is as it was, and the message says so.
 
     Notes
     -----
@@ -39,6 +40,9 @@ def replaced(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
     """
     target = Path(os.path.realpath(path))
     try:
+        if target.exists() and not target.is_file():
+            kind = errno.EISDIR if target.is_dir() else errno.EINVAL
+            raise OSError(kind, "no regular file")
         _remove_leftovers(target)
         with _temporary(target) as file:
             yield file

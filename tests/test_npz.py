@@ -165,6 +165,16 @@ def test_a_folder_that_cannot_be_written_is_named(path):
     only_the_old_one(path, before)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="no regular file: .*pipe was not written"):
+        npz.write(pipe, "test", 1, {}, {})
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="links")
 def test_a_link_to_a_file_stays_a_link(path, tmp_path):
     (tmp_path / "link").symlink_to(path)
