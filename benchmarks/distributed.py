@@ -28,7 +28,7 @@ if not __package__:  # run as a file: the folder above holds the packages, this 
 
 import numpy as np
 
-from benchmarks import _common, _machine
+from benchmarks import _common, _machine, _program
 from benchmarks._common import number, table
 from benchmarks._images import warning
 
@@ -256,30 +256,18 @@ def parser() -> argparse.ArgumentParser:
         p.add_argument(f"--{name}", type=size, default=getattr(d, name), help="default %(default)s")
     p.add_argument("--seed", type=_common.at_least(0), default=d.seed, help="default %(default)s")
     p.add_argument("--dtypes", type=_common.names(DTYPES, "dtype"), default=d.dtypes)
-    p.add_argument("--json", type=_common.output_file, metavar="PATH", help="write the result")
-    p.add_argument("--plot", type=_common.output_file, metavar="PATH", help="needs matplotlib")
+    _program.add_outputs(p)
     return p
+
+
+PART = _program.Part("distributed", measure, report, plot, (DifferenceError,))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; exit code 2 for a wrong argument, 1 for a wrong result."""
-    p = parser()
-    given = vars(p.parse_args(argv))
-    json_path, picture = given.pop("json"), given.pop("plot")
-    given["hidden"] = tuple(given["hidden"])
-    try:
-        result = measure(Settings(**given))
-    except DifferenceError as error:
-        print(f"distributed: {error}", file=sys.stderr)
-        return 1
-    except ValueError as error:
-        p.error(str(error))
-    print(report(result))
-    if json_path:
-        _common.write_json(json_path, result)
-    if picture:
-        plot(result, picture)
-    return 0
+    return _program.run(
+        PART, parser(), lambda given: Settings(**{**given, "hidden": tuple(given["hidden"])}), argv
+    )
 
 
 if __name__ == "__main__":

@@ -9,9 +9,8 @@ from nnsparse.sparsify.dynamic import granet, rigl, set_, snfs, srigl
 from nnsparse.sparsify.recipe import Recipe
 from nnsparse.sparsify.recipes import agp, iterative, one_shot, snip, synflow
 
-_UPDATES = (
-    20  # at least so many in a training, if it is too short for the papers' 100 steps between two
-)
+# Updates that a training has at least, if it is too short for the papers' 100 steps between two.
+_UPDATES = 20
 
 # Name -> the recipe for a sparsity and a number of steps between two updates, all else as in its paper.
 RECIPES: Mapping[str, Callable[[float, int], Recipe]] = {

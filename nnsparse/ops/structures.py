@@ -122,12 +122,10 @@ class Sparse(Structure):
         self.n_out, self.n_in = topology.shape
         self.topology = topology
         self.plan = trace.section("plan lookup", plan_of)(topology)
-        panels, n = (self.plan.forward.panels, self.plan.transposed.panels), topology.nnz
-        ends = int(panels[0][-1]), int(panels[1][-1])
-        if ends != topology.shape or (self.plan.forward.indices.size, self.plan.source.size) != (
-            n,
-            n,
-        ):
+        forward, transposed = self.plan.forward, self.plan.transposed
+        shape = int(forward.panels[-1]), int(transposed.panels[-1])
+        counts = {forward.indices.size, self.plan.source.size}
+        if shape != topology.shape or counts != {topology.nnz}:
             raise ValueError(f"somebody has put another plan in place of that of {topology}")
 
     @property

@@ -24,6 +24,7 @@ def checked(
 
 
 def checked_params(who: str, params: Iterable[Parameter]) -> tuple[Parameter, ...]:
+    """Return the parameters of a new optimizer: at least one, each once."""
     if isinstance(params, Parameter) or not isinstance(params, Iterable):
         raise TypeError(
             f"{who} expects an iterable of parameters; got {type(params).__name__}. "
@@ -65,6 +66,7 @@ def check_buffer(param: Parameter, slot: str) -> None:
 
 
 def checked_buffer(who: str, key: str, value: Any, data: NDArray[Any]) -> NDArray[Any]:
+    """Return a copy of a saved buffer, of the shape and dtype of its parameter's data."""
     array = np.array(value)
     if array.shape != data.shape or array.dtype != data.dtype:
         raise ValueError(
@@ -75,6 +77,7 @@ def checked_buffer(who: str, key: str, value: Any, data: NDArray[Any]) -> NDArra
 
 
 def checked_count(who: str, key: str, value: Any) -> int:
+    """Return a saved number of updates."""
     number = scalar(value)
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**63:
         raise ValueError(

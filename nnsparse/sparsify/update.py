@@ -26,9 +26,8 @@ from nnsparse.sparsify.units import Mask, Weight, subset
 
 Array = NDArray[Any]
 
-_IDLE = (
-    2**30
-)  # bytes of pooled arrays from which on free ones go back to the system before an update
+# Bytes of pooled arrays from which on free ones go back to the system before an update, which needs room of its own.
+_IDLE = 2**30
 
 
 class EmptyLayerWarning(UserWarning):
@@ -112,9 +111,7 @@ def propose(context: Context, recipe: Recipe, total: int, fraction: float = 0.0)
     way) and keeps its best k_l − g_l, or all it has where those are fewer; then more grow. Units that are no single
     weights may keep fewer than that, and growth makes up for it too.
     """
-    if (
-        tiles.pool.nbytes() > _IDLE
-    ):  # activations of the step before: an update needs room of its own
+    if tiles.pool.nbytes() > _IDLE:  # activations of the step before
         tiles.pool.clear()
     # Who holds these keeps them from being worked out again for each score, value and move.
     orders = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Mapping
@@ -146,12 +147,17 @@ class History:
         Path(path).write_text(json.dumps(self.to_dict()) + "\n", encoding="utf-8")
 
     def to_csv(self, path: str | Path) -> None:
-        """Write the epochs as CSV, one row each, under a header; empty is what is not finite."""
+        """Write `csv_text` to a file."""
+        Path(path).write_bytes(self.csv_text().encode())
+
+    def csv_text(self) -> str:
+        """Return the epochs as CSV, one row each, under a header; empty is what is not finite."""
         columns = [[_plain(value) for value in self[name].tolist()] for name in _BY_EPOCH]
-        with Path(path).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(_BY_EPOCH)
-            writer.writerows(zip(*columns, strict=True))
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(_BY_EPOCH)
+        writer.writerows(zip(*columns, strict=True))
+        return text.getvalue()
 
     def __str__(self) -> str:
         n = len(self.epochs)

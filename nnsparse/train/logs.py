@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import os
@@ -13,6 +14,7 @@ from typing import Any, final
 
 import numpy as np
 
+from nnsparse.atomic import replaced
 from nnsparse.parameter import SparseParameter
 from nnsparse.sparsify.sparsifier import Sparsifier
 from nnsparse.train.history import Epoch
@@ -41,9 +43,8 @@ class CSVLog:
 
     def __call__(self, state: TrainState) -> None:
         """Write the file anew; whoever reads it never sees half of it."""
-        temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}.tmp")
-        state.history.to_csv(temporary)
-        temporary.replace(self._path)
+        with replaced(self._path) as file:
+            file.write(state.history.csv_text().encode())
 
 
 @final
@@ -172,9 +173,9 @@ class SparsityLog:
             self._row((state.epoch, state.step, *row))
 
     def _row(self, cells: tuple[Any, ...]) -> None:
-        quoted = _Cells()
-        csv.writer(quoted, lineterminator="").writerow(cells)
-        self._lines.write(quoted.text)
+        row = io.StringIO(newline="")
+        csv.writer(row, lineterminator="").writerow(cells)
+        self._lines.write(row.getvalue())
 
     def state_dict(self) -> dict[str, int]:
         """Return how much has been written, for a checkpoint."""
@@ -183,16 +184,6 @@ class SparsityLog:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where the checkpoint was taken; a file that is gone begins anew, a shorter one is a ValueError."""
         self._lines.restore("SparsityLog", state)
-
-
-class _Cells:
-    """Where csv writes one row to."""
-
-    text = ""
-
-    def write(self, text: str) -> None:
-        """Take the row."""
-        self.text += text
 
 
 def _reported(sparsifier: Sparsifier) -> list[tuple[Any, ...]]:

@@ -86,7 +86,6 @@ class Loop:
     ) -> None:
         """Train until all epochs are done, or somebody wants to end it; begin where the attributes say."""
         self._keeper = keeper
-        state = None
         settings = {
             "epochs": self.n_epochs,
             "accumulate": self.accumulate,

@@ -67,9 +67,7 @@ def put_back(
     except BaseException as error:
         undo_model()
         for change in reversed(undo):
-            with suppress(
-                Exception
-            ):  # one that refuses even what it had has not taken the new state
+            with suppress(Exception):  # who refuses even what it had has not taken the new state
                 change()
         undo_optimizer()
         undo_model()  # of what updates keep with the weights, the very arrays
