@@ -169,7 +169,7 @@ def test_a_folder_that_cannot_be_written_is_named(path):
 def test_what_is_no_file_is_not_replaced(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    with pytest.raises(OSError, match="no regular file: .*pipe was not written"):
+    with pytest.raises(OSError, match=r"no regular file: .*pipe was not written"):
         npz.write(pipe, "test", 1, {}, {})
     assert pipe.is_fifo()
     assert list(tmp_path.iterdir()) == [pipe]
