@@ -35,7 +35,7 @@ class Rows:
     Raises
     ------
     ValueError
-        If the array is not 2-D, or an index is out of range.
+        If the array is not 2-D or has masked entries, or an index is out of range.
     TypeError
         If the dtypes are not numbers and integers.
     """
@@ -43,6 +43,10 @@ class Rows:
     __slots__ = ("array", "index")
 
     def __init__(self, array: ArrayLike, index: ArrayLike | None = None) -> None:
+        if np.ma.is_masked(array):
+            raise ValueError(
+                "expected an array without masked entries; fill them first, for instance x.filled(0)"
+            )
         self.array: Array = np.asarray(array)
         if self.array.dtype.kind not in "fiub":
             hint = " Sparse input? Pass x.toarray()." if hasattr(array, "toarray") else ""

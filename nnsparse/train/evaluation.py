@@ -13,7 +13,7 @@ from nnsparse.autograd import Tensor, no_grad
 from nnsparse.data import DataLoader, checked_weights
 from nnsparse.nn.losses import BCEWithLogitsLoss
 from nnsparse.nn.module import Module
-from nnsparse.rows import SparseRows
+from nnsparse.rows import SparseRows, rows_of
 
 Array = NDArray[Any]
 # (outputs, y), or (outputs, y, sample_weight) for data with weights -> a single number
@@ -102,6 +102,25 @@ def accuracy(
     if weights is None:
         return float(right.mean())
     return float(np.average(right, weights=weights)) if weights.any() else float("nan")
+
+
+def rehearse(who: str, model: Module, loss_fn: LossFunction, data: Data) -> None:
+    """Evaluate a few samples, those of the least and the largest label among them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If data, model and loss do not fit each other: what `evaluate` would raise, named by `who`.
+    """
+    x, y, *weights = arrays(who, data)
+    whole = y.ndim == 1 and y.dtype.kind in "iu"
+    some = np.unique([0, y.argmin(), y.argmax()] if whole else [0])
+    try:
+        part = rows_of(x).part(some), y[some], *(np.ones(some.size) for _ in weights)
+        evaluate(model, loss_fn, part)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{who}: {error}") from error
 
 
 def arrays(who: str, data: Data) -> tuple[Any, ...]:

@@ -19,7 +19,7 @@ from nnsparse.optim.optimizer import Optimizer
 from nnsparse.sparsify.sparsifier import Sparsifier
 from nnsparse.train.callbacks import EarlyStopping
 from nnsparse.train.checkpoint import Checkpoint, Keeper
-from nnsparse.train.evaluation import Data, LossFunction, arrays
+from nnsparse.train.evaluation import Data, LossFunction, rehearse
 from nnsparse.train.history import History
 from nnsparse.train.hooks import Callback, Hooks, Update
 from nnsparse.train.interrupt import stop_on_interrupt
@@ -117,7 +117,7 @@ def fit(
     if isinstance(validation, float):
         train_data, validation = train_data.split(validation, None if saved is None else saved.seed)
     elif validation is not None:
-        arrays("fit (validation)", validation)
+        rehearse("fit (validation)", model, loss_fn, validation)
     loop = Loop(
         model,
         loss_fn,
@@ -191,7 +191,8 @@ def _check(
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"fit expects an optimizer; got {type(optimizer).__name__}")
     own = {id(p) for p in model.parameters()}
-    if not any(id(p) in own for p in optimizer.params):
+    others = [p for p in optimizer.params if id(p) not in own]
+    if len(others) == len(optimizer.params):
         raise ValueError(
             "fit expects an optimizer over the model's parameters; got one that has none of them. Make it from "
             "model.parameters(), after the last change of the model's layers."
@@ -207,4 +208,9 @@ def _check(
     if not isinstance(checkpoint, Checkpoint | None):
         raise TypeError(
             f"fit expects checkpoint as a train.Checkpoint; got {checkpoint!r}. Pass train.Checkpoint(path)."
+        )
+    if checkpoint is not None and others:
+        raise ValueError(
+            f"fit with a checkpoint expects an optimizer over the model's parameters only; {len(others)} of its "
+            f"{len(optimizer.params)} are not the model's, and the file would not hold them. Add them to the model."
         )

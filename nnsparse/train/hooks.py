@@ -192,6 +192,12 @@ class Hooks:
         """
         if not isinstance(callbacks, list | tuple) or not all(map(callable, callbacks)):
             raise TypeError(f"fit expects callbacks as a list of callables; got {callbacks!r}")
+        for part in (*callbacks, *(updates if isinstance(updates, list | tuple) else ())):
+            if isinstance(part, type):
+                raise TypeError(
+                    f"fit expects objects as updates and callbacks; got the class {part.__name__}. Pass "
+                    f"{part.__name__}(...)."
+                )
         if not isinstance(updates, list | tuple):
             raise TypeError(
                 f"fit expects updates as a list; got {type(updates).__name__}. Pass updates=[...]."

@@ -63,6 +63,8 @@ def save(
     ------
     TypeError
         If an argument is not as said above, or a state holds what a file of arrays and JSON cannot.
+    ValueError
+        If a state contains itself.
     OSError
         If the file cannot be written; what was there before is as it was.
 
@@ -87,6 +89,8 @@ def save(
     >>> saved.extra["epoch"], bool((again[0].weight.data == model[0].weight.data).all())
     (3, True)
     """
+    if not isinstance(path, str | PathLike):
+        raise TypeError(f"save expects a path; got {path!r}")
     _check("save", model, optimizer, updates, loader)
     if history is not None and not isinstance(history, History):
         raise TypeError(f"save expects history as a History; got {type(history).__name__}")
@@ -234,7 +238,13 @@ def collect(
 def write(path: str | PathLike[str], state: Mapping[str, Any]) -> None:
     """Write a collected state."""
     arrays: dict[str, Array] = {}
-    plain = {part: to_plain(value, part, arrays) for part, value in state.items()}
+    try:
+        plain = {part: to_plain(value, part, arrays) for part, value in state.items()}
+    except RecursionError:
+        raise ValueError(
+            "a checkpoint cannot hold what contains itself, or is nested hundreds of levels deep; expected lists, "
+            "tuples and dicts of a few levels in extra and in what state_dict returns."
+        ) from None
     npz.write(path, FORMAT, VERSION, arrays, {"state": plain})
 
 

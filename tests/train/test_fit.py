@@ -8,7 +8,7 @@ import pytest
 
 from nnsparse import data, nn, optim, schedule
 from nnsparse.sparsify import Sparsifier, rigl, set_
-from nnsparse.train import NonFiniteLossError, TrainState, evaluate, fit
+from nnsparse.train import Checkpoint, CSVLog, NonFiniteLossError, TrainState, evaluate, fit
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((90, 8)).astype(np.float32)
@@ -307,6 +307,11 @@ def test_a_regression_is_fitted_and_shows_no_accuracy(capsys):
         ({"updates": [Parts().optimizer]}, TypeError, "SGD among the updates"),
         ({"callbacks": print}, TypeError, "callbacks as a list"),
         ({"callbacks": [3]}, TypeError, "callbacks as a list"),
+        ({"callbacks": [CSVLog]}, TypeError, r"got the class CSVLog. Pass CSVLog\(...\)"),
+        ({"updates": [optim.LRScheduler]}, TypeError, "got the class LRScheduler"),
+        ({"validation": (X[:, 1:], Y)}, ValueError, r"fit \(validation\): .*features"),
+        ({"validation": (X, np.where(Y == 0, 0, 7))}, ValueError, r"fit \(validation\): .*7"),
+        ({"validation": (X, Y + 0.5)}, TypeError, r"fit \(validation\): "),
     ],
 )
 def test_a_bad_argument_is_refused_before_the_first_step(change, error, message):
@@ -322,6 +327,14 @@ def test_a_bad_argument_is_refused_before_the_first_step(change, error, message)
     with pytest.raises(error, match=message):
         fit(**{**options, **change})
     assert parts.optimizer._counts == [0] * len(parts.optimizer.params)
+
+
+def test_with_a_checkpoint_all_parameters_are_the_models(tmp_path):
+    parts, own = Parts(), nn.mlp([2, 2], rng=0)
+    parts.optimizer = optim.SGD([*parts.model.parameters(), *own.parameters()], lr=0.1)
+    parts.fit(1)  # a part of the loss, say
+    with pytest.raises(ValueError, match="2 of its 6 are not the model's"):
+        parts.fit(1, checkpoint=Checkpoint(tmp_path / "run"))
 
 
 def test_a_sparsifier_of_another_model_or_a_shorter_training_is_refused_before_the_first_step():

@@ -383,6 +383,8 @@ def refuse(error, message, call, *args, **options):
 
 MODEL = nn.mlp([3, 2], rng=0)
 SGD = optim.SGD(MODEL.parameters(), lr=0.1)
+LOOP: list = []
+LOOP.append(LOOP)
 BAD_SAVES = {
     "no model": (("f", "model"), {}, TypeError, r"save expects a model \(nn.Module\); got str"),
     "arguments swapped": (("f", SGD, MODEL), {}, TypeError, "save expects a model"),
@@ -403,6 +405,8 @@ BAD_SAVES = {
     "long floats": (("f", MODEL), {"extra": np.zeros(2, np.longdouble)}, TypeError, "an array of float128|longdouble"),
     "a key": (("f", MODEL), {"extra": {1: 2}}, TypeError, "cannot hold the key 1 in extra"),
     "a reserved key": (("f", MODEL), {"extra": {"$x": 2}}, TypeError, r"cannot hold the key '\$x' in extra"),
+    "itself": (("f", MODEL), {"extra": LOOP}, ValueError, "cannot hold what contains itself"),
+    "no path": ((5, MODEL), {}, TypeError, "save expects a path; got 5"),
     "no folder": (("none/f", MODEL), {}, FileNotFoundError, "none/f was not written"),
 }  # fmt: skip
 
