@@ -10,6 +10,8 @@ from pathlib import Path
 # Both must stand before the first import of Numba or nnsparse. Two threads even on one core, so
 # that "the same bits on 1 and 2 threads" is always tested.
 os.environ.setdefault("NUMBA_NUM_THREADS", str(max(2, os.cpu_count() or 1)))
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes: threads that wait must not spin
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 _SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 if _SHARED_DATA.is_dir():
     os.environ.setdefault("NNSPARSE_DATA", str(_SHARED_DATA))

@@ -309,7 +309,7 @@ def test_a_regression_is_fitted_and_shows_no_accuracy(capsys):
         ({"callbacks": [3]}, TypeError, "callbacks as a list"),
         ({"callbacks": [CSVLog]}, TypeError, r"got the class CSVLog. Pass CSVLog\(...\)"),
         ({"updates": [optim.LRScheduler]}, TypeError, "got the class LRScheduler"),
-        ({"validation": (X[:, 1:], Y)}, ValueError, r"fit \(validation\): .*features"),
+        ({"validation": (X[:, 1:], Y)}, ValueError, r"fit \(validation\): .*expects x of shape"),
         ({"validation": (X, np.where(Y == 0, 0, 7))}, ValueError, r"fit \(validation\): .*7"),
         ({"validation": (X, Y + 0.5)}, TypeError, r"fit \(validation\): "),
     ],
