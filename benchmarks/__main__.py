@@ -137,7 +137,7 @@ def _one(stem: str, job: Job, results: Path) -> None:
     _common.write_json(results / f"{stem}.json", result)
     picture = results / f"{stem}.png"
     reason = job.part.no_plot(job.settings)
-    if reason or not _program.can_plot():
+    if reason or job.part.plot is None or not _program.can_plot():
         picture.unlink(missing_ok=True)  # an older one would show other figures
         if reason:
             _say(f"{stem}: no plot, which {reason}")

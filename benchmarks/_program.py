@@ -27,7 +27,7 @@ class Part:
     measure : Settings -> result
         Raises ValueError for settings that cannot be run, one of `failures` for a wrong result.
     report : result -> Markdown
-    plot : (result, path) -> None
+    plot : (result, path) -> None; None for a part without a picture
     failures : exceptions that end the program with code 1
     no_plot : Settings -> why these cannot be drawn, or ""
     """
@@ -35,7 +35,7 @@ class Part:
     name: str
     measure: Callable[[Any], Result]
     report: Callable[[Result], str]
-    plot: Callable[[Result, Path], None]
+    plot: Callable[[Result, Path], None] | None
     failures: tuple[type[Exception], ...] = ()
     no_plot: Callable[[Any], str] = lambda settings: ""
 
@@ -77,10 +77,13 @@ def measured(
     }
 
 
-def add_outputs(p: argparse.ArgumentParser) -> None:
-    """Add --json and --plot."""
+def add_outputs(p: argparse.ArgumentParser, plot: bool = True) -> None:
+    """Add --json, and --plot for a part that has a picture."""
     p.add_argument("--json", type=_common.output_file, metavar="PATH", help="write the result")
-    p.add_argument("--plot", type=_common.output_file, metavar="PATH", help=".png, .svg or .pdf")
+    if plot:
+        p.add_argument(
+            "--plot", type=_common.output_file, metavar="PATH", help=".png, .svg or .pdf"
+        )
 
 
 def can_plot() -> bool:
@@ -105,7 +108,7 @@ def run(
         Settings -> threads that the whole process is told, for programs.
     """
     given = vars(p.parse_args(argv))
-    json_path, plot_path = given.pop("json"), given.pop("plot")
+    json_path, plot_path = given.pop("json"), given.pop("plot", None)
     chosen = settings(given)
     if plot_path and plot_path.suffix.lower() not in PLOTS:
         p.error(f"--plot draws .png, .svg or .pdf; got {plot_path.name!r}")
@@ -125,7 +128,7 @@ def run(
     print(part.report(result))
     if json_path:
         _common.write_json(json_path, result)
-    if plot_path:
+    if plot_path and part.plot:
         part.plot(result, plot_path)
     return 0
 

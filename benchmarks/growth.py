@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from benchmarks import _common, _machine
+from benchmarks import _common, _machine, _program
 from benchmarks._common import TOTAL, Timed, number, spread, table
 from nnsparse import tiles
 from nnsparse.kernels.layout import gather_rows
@@ -192,27 +192,20 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--drop", type=_common.fraction, default=d.drop, help="share that moves")
     p.add_argument("--threads", type=size, default=d.threads, help="default %(default)s")
     p.add_argument("--repeats", type=size, default=d.repeats, help="default %(default)s")
-    p.add_argument("--json", type=_common.output_file, metavar="PATH", help="write the result")
+    _program.add_outputs(p, plot=False)
     return p
+
+
+PART = _program.Part("growth", measure, report, None, (DifferenceError,))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; exit code 2 for a wrong argument, 1 for a wrong result."""
-    p = parser()
-    given = vars(p.parse_args(argv))
-    json_path = given.pop("json")
-    given["n"] = tuple(given["n"])
-    try:
-        result = measure(Settings(**given))
-    except DifferenceError as error:
-        print(f"growth: {error}", file=sys.stderr)
-        return 1
-    except ValueError as error:
-        p.error(str(error))
-    print(report(result))
-    if json_path:
-        _common.write_json(json_path, result)
-    return 0
+
+    def settings(given: dict[str, Any]) -> Settings:
+        return Settings(**{**given, "n": tuple(given["n"])})
+
+    return _program.run(PART, parser(), settings, argv)
 
 
 if __name__ == "__main__":
