@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nnsparse.ops.weights import check_weights
-from nnsparse.rows import AnyRows, Rows, SparseRows, rows_of
+from nnsparse.rows import AnyRows, Rows, SparseRows, plain_array, rows_of
 
 __all__ = ["DataLoader", "Rows", "SparseRows"]
 Array = NDArray[Any]
@@ -65,7 +65,7 @@ class DataLoader:
                 "DataLoader expects (X, y) or (X, y, sample_weight) as its first argument"
             )
         self.rows: AnyRows = rows_of(data[0])
-        self.y: Array = np.asarray(data[1])
+        self.y: Array = plain_array("y of shape (n,) or (n, n_targets)", data[1])
         if self.y.ndim not in (1, 2) or len(self.y) != len(self.rows):
             raise ValueError(
                 f"DataLoader expects one target per row: X has shape {self.rows.shape}, "
@@ -197,7 +197,7 @@ class DataLoader:
         self.seed, self.epoch = seed, epoch
 
     def split(self, fraction: float, seed: int | None = None) -> tuple[DataLoader, DataLoader]:
-        """Return two loaders of this one's samples: without, and of only, a fraction drawn by the seed.
+        """Return two loaders of this one's samples, at its epoch: without, and of only, a fraction drawn by the seed.
 
         Parameters
         ----------
@@ -231,7 +231,7 @@ class DataLoader:
             drop_last=self.drop_last,
             rng=seed,
         )
-        loader.part = self.part
+        loader.part, loader.epoch = self.part, self.epoch
         return loader
 
 

@@ -105,12 +105,15 @@ def read(
     -----
     Takes as much memory as the file is long, and one array more.
     """
+    mode = os.stat(
+        path
+    ).st_mode  # opening a pipe would wait for a writer, a folder is refused there
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise ValueError("it is no regular file")
     with open(path, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("it is no regular file")
+        size = os.fstat(file.fileno()).st_size
         with zipfile.ZipFile(file) as archive:
-            members = _members(archive, status.st_size)
+            members = _members(archive, size)
             if MANIFEST not in members:
                 raise ValueError("it has no manifest")
             text, _ = read_member(archive, members.pop(MANIFEST))

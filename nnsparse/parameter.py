@@ -21,9 +21,8 @@ from nnsparse.topology import Topology
 
 Array = NDArray[Any]
 
-FORWARD = (
-    "forward"  # the buffer of zeros and ones that the forward pass multiplies the weights with
-)
+# Buffers of zeros and ones: what the forward pass multiplies the weights with; what is not held at zero.
+FORWARD, HELD = "forward", "held"
 
 
 class Parameter(Tensor):

@@ -43,11 +43,7 @@ class Rows:
     __slots__ = ("array", "index")
 
     def __init__(self, array: ArrayLike, index: ArrayLike | None = None) -> None:
-        if np.ma.is_masked(array):
-            raise ValueError(
-                "expected an array without masked entries; fill them first, for instance x.filled(0)"
-            )
-        self.array: Array = np.asarray(array)
+        self.array: Array = plain_array("an array of shape (batch, n_features)", array)
         if self.array.dtype.kind not in "fiub":
             hint = " Sparse input? Pass x.toarray()." if hasattr(array, "toarray") else ""
             raise TypeError(
@@ -238,6 +234,26 @@ class SparseRows:
 
 
 AnyRows: TypeAlias = Rows | SparseRows
+
+
+def plain_array(what: str, value: Any) -> Array:
+    """Return what a user gave as an array; masked entries and lists of different lengths are refused.
+
+    Parameters
+    ----------
+    what : str
+        What is expected, for the message.
+    """
+    if np.ma.is_masked(value):
+        raise ValueError(
+            f"expected {what} without masked entries; fill them first, for instance with a.filled(0)."
+        )
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        if "inhomogeneous" not in str(error):
+            raise
+        raise ValueError(f"expected {what}; got lists of different lengths.") from error
 
 
 def rows_of(x: Any) -> AnyRows:

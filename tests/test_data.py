@@ -217,6 +217,7 @@ def test_a_part_counts_epochs_for_itself_and_a_split_of_it_is_the_part_of_the_sp
     part = whole.shard(1, 2)
     list(part)
     assert (part.epoch, whole.epoch) == (1, 0)
+    list(whole)
     train, held = whole.split(0.25)
     own, same = part.split(0.25)
     assert np.array_equal(same.y, held.y)

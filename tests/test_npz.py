@@ -469,6 +469,10 @@ def test_what_is_no_file_is_an_error_of_the_system_or_refused(tmp_path):
     if os.path.exists("/dev/zero"):
         with pytest.raises(ValueError, match="no regular file"):
             read("/dev/zero")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(ValueError, match="no regular file"):
+            read(tmp_path / "pipe")  # at once
 
 
 def test_an_error_of_the_disk_is_no_damage(path, monkeypatch):

@@ -68,7 +68,7 @@ def test_any_integer_dtype_is_an_index(dtype):
         (3.0, None, ValueError, r"got \(\)"),
         (X.astype(complex), None, TypeError, "real numbers; got dtype complex128"),
         (X.astype(object), None, TypeError, "got dtype object"),
-        (np.ma.masked_array(X, X > 5), None, ValueError, r"masked entries; .* x.filled\(0\)"),
+        (np.ma.masked_array(X, X > 5), None, ValueError, r"masked entries; .* a.filled\(0\)"),
         ([["a"]], None, TypeError, "got dtype <U1"),
         (X, [4], ValueError, "out of range: expected 0 to 3"),
         (X, [-1], ValueError, "out of range"),

@@ -13,8 +13,7 @@ import numpy as np
 
 from nnsparse.data import DataLoader
 from nnsparse.distributed.communicator import Communicator, gathered
-from nnsparse.parameter import Parameter, SparseParameter
-from nnsparse.sparsify.holding import HELD
+from nnsparse.parameter import HELD, Parameter, SparseParameter
 
 
 class RanksDifferError(RuntimeError):

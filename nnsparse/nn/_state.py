@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nnsparse.parameter import Parameter, SparseParameter
+from nnsparse.parameter import FORWARD, HELD, Parameter, SparseParameter
 from nnsparse.topology import Topology
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ def entries_of(model: Module) -> dict[str, Entry]:
 
 def check_state(model: Module, state: Mapping[str, ArrayLike]) -> list[Callable[[], None]]:
     """Return the changes that loading `state` makes, after checking all of it."""
+    if not isinstance(state, Mapping):
+        raise TypeError(f"load_state_dict expects arrays by name; got {type(state).__name__}")
     entries = entries_of(model)
     missing, unknown = sorted(entries.keys() - state.keys()), sorted(state.keys() - entries.keys())
     if missing or unknown:
@@ -149,6 +151,8 @@ def _replace_sparse(
         )
 
     def change() -> None:
+        for mask in (FORWARD, HELD):  # of the weights before; all that is loaded is alive
+            p.buffers.pop(mask, None)
         if topology != p.topology:
             p.move_to(topology)
         p.set_canonical(values)

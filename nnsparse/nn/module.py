@@ -256,8 +256,8 @@ class Module(ABC):
 
         Raises
         ------
-        KeyError
-            If a name is missing or unknown.
+        TypeError, KeyError
+            If `state` is no mapping; if a name is missing or unknown.
         ValueError
             If an array has the wrong shape, or a topology is invalid.
         """

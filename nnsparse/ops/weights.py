@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nnsparse.autograd import Array, Tensor
+from nnsparse.rows import plain_array
 
 
 def with_class_weight(
@@ -24,7 +25,7 @@ def with_class_weight(
 
 def check_weights(name: str, weights: ArrayLike, n: int | None, what: str) -> Array:
     """Return weights as float64 (n,), or raise TypeError or ValueError; n None: any number of them."""
-    given: Any = np.asarray(weights)
+    given: Any = plain_array(f"{name} as numbers", weights)
     if given.dtype.kind not in "fiub":
         raise TypeError(f"expected {name} as real numbers; got dtype {given.dtype}.")
     if given.ndim != 1 or n not in (None, given.size):

@@ -21,8 +21,7 @@ from nnsparse.nn.linear import Linear, NumpyLinear, SparseLinear
 from nnsparse.nn.module import Module
 from nnsparse.nn.normalization import BatchNorm1d
 from nnsparse.nn.sequential import Sequential
-from nnsparse.parameter import FORWARD
-from nnsparse.sparsify.holding import HELD
+from nnsparse.parameter import FORWARD, HELD
 from nnsparse.topology import Topology
 
 Array = NDArray[Any]

@@ -7,23 +7,23 @@ is also the move between a full topology, on the dense kernels, and a compressed
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nnsparse import tiles
 from nnsparse.kernels import masks
+from nnsparse.nn.module import Module
 from nnsparse.optim.optimizer import PARALLEL_FROM
-from nnsparse.parameter import SparseParameter, storage
+from nnsparse.parameter import FORWARD, HELD, SparseParameter, storage
 from nnsparse.sparsify.context import Target
 from nnsparse.sparsify.units import Mask, subset
 from nnsparse.topology import Topology
 
 Array = NDArray[Any]
-
-HELD = "held"
 
 
 @dataclass(frozen=True)
@@ -161,6 +161,30 @@ def expand(target: Target) -> None:
     if HELD not in weight.buffers:
         weight.buffers[HELD] = np.ones(weight.data.shape, weight.dtype)
     weight.move_to(Topology.full(stored.shape))  # newcomers are zero, in the mask too
+
+
+def masks_of(model: Module) -> dict[str, Array]:
+    """Return what is not seen or held at zero in a model, in canonical order, by kind and parameter."""
+    return {
+        f"{kind}.{name}": p.canonical(p.buffers[kind])
+        for name, p in model.named_parameters()
+        for kind in (FORWARD, HELD)
+        if kind in p.buffers
+    }
+
+
+def give_masks(model: Module, saved: Mapping[str, Array], lasting: Container[str]) -> None:
+    """Give a model with the weights of that moment back the masks that `masks_of` returned.
+
+    What a mask hides whose name is not in `lasting` is dropped for good.
+    """
+    for name, p in model.named_parameters():
+        names = {kind: f"{kind}.{name}" for kind in (FORWARD, HELD) if f"{kind}.{name}" in saved}
+        for kind, key in names.items():
+            p.buffers[kind] = tiles.aligned(p.planned(saved[key]))
+        for kind, key in names.items():
+            if key not in lasting and isinstance(p, SparseParameter):
+                p.move_to(subset(p.topology, p.canonical(p.buffers.pop(kind)) != 0))
 
 
 def apply(

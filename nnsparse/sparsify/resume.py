@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from nnsparse import tiles
 from nnsparse.nn.module import Module
 from nnsparse.optim.optimizer import State
-from nnsparse.parameter import FORWARD, Parameter
+from nnsparse.parameter import FORWARD, HELD, Parameter
 from nnsparse.sparsify.checks import seed_of
 from nnsparse.sparsify.context import Target
 from nnsparse.sparsify.copies import REWIND, START
-from nnsparse.sparsify.holding import HELD
 from nnsparse.sparsify.report import Record
 from nnsparse.topology import Topology
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from nnsparse.allocation import apportion
 from nnsparse.kernels.select import largest
+from nnsparse.parameter import HELD
 from nnsparse.sparsify.context import Context
-from nnsparse.sparsify.holding import HELD
 
 Array = NDArray[Any]
 # (context, total, the scores of each target's weights) -> weights of each target, `total` of them together

@@ -9,6 +9,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from nnsparse.sparsify.holding import give_masks, masks_of
 from nnsparse.train.hooks import TrainState
 
 _MONITORS = {  # what may be watched -> whether more is better
@@ -16,7 +17,7 @@ _MONITORS = {  # what may be watched -> whether more is better
     "validation_loss": False,
     "validation_accuracy": True,
 }
-_WEIGHTS = "weights."
+_WEIGHTS, _MASKS = "weights.", "masks."
 
 
 @final
@@ -32,8 +33,9 @@ class EarlyStopping:
     min_delta : float
         By how much at least the figure has to be better than the best so far.
     restore_best : bool
-        Whether the model ends with the weights, topologies and buffers of its best epoch, however the training ends.
-        (The optimizer's state follows the weights that stay.)
+        Whether the model ends with the weights, topologies, buffers and masks of its best epoch, unless the training
+        ends by an error. (The optimizer's state follows the weights that stay.) What a recipe masks is dropped for good
+        if the recipe has come to its end in the meantime.
 
     Attributes
     ----------
@@ -100,19 +102,41 @@ class EarlyStopping:
         self.restore_best = restore_best
         self.best, self.best_epoch = math.nan, 0
         self._weights: dict[str, NDArray[Any]] = {}
+        self._masks: dict[str, NDArray[Any]] = {}
+
+    def begin(self, validated: bool) -> None:
+        """Forget an earlier run, before the first step of one with validation or without.
+
+        Raises
+        ------
+        ValueError
+            If this run cannot have the figure.
+        """
+        if not validated and self.monitor != "train_loss":
+            raise ValueError(
+                f"EarlyStopping watches {self.monitor}, which this run does not measure. Pass validation=... to fit, "
+                'or monitor="train_loss".'
+            )
+        self.best, self.best_epoch = math.nan, 0
+        self._weights, self._masks = {}, {}
 
     def __call__(self, state: TrainState) -> None:
         """Compare this epoch's figure with the best one."""
         value = getattr(state.history.epochs[-1], self.monitor)
         if math.isnan(value):
-            raise self._unmeasured()
-        if state.epoch <= self.best_epoch:  # another run has begun
-            self.best, self.best_epoch = math.nan, 0
+            reason = (
+                "accuracy means nothing for this loss and these targets; see train.evaluate"
+                if self.monitor == "validation_accuracy"
+                else "look at the validation data, or whether the training diverges"
+            )
+            raise ValueError(
+                f"EarlyStopping watches {self.monitor}, which is NaN after epoch {state.epoch}: {reason}."
+            )
         sign = 1.0 if _MONITORS[self.monitor] else -1.0
         if math.isnan(self.best) or sign * (value - self.best) > self.min_delta:
             self.best, self.best_epoch = value, state.epoch
             if self.restore_best:
-                self._weights = state.model.state_dict()
+                self._weights, self._masks = state.model.state_dict(), masks_of(state.model)
         elif state.epoch - self.best_epoch >= self.patience:
             name = self.monitor.replace("_", " ")
             state.request_stop(
@@ -120,27 +144,25 @@ class EarlyStopping:
                 f"{self.patience} epochs"
             )
 
-    def check(self, validated: bool) -> None:
-        """Raise ValueError if a run, with validation or without, cannot have the figure; before its first step."""
-        if not validated and self.monitor != "train_loss":
-            raise self._unmeasured()
-
-    def _unmeasured(self) -> ValueError:
-        return ValueError(
-            f"EarlyStopping watches {self.monitor}, which this run does not measure. Pass validation=... to fit, "
-            'or monitor="train_loss".'
-        )
-
     def at_end(self, state: TrainState) -> None:
         """Give the model its best weights back."""
         if self._weights:
+            present = masks_of(state.model)  # none once the recipe has come to its end
             state.model.load_state_dict(self._weights)
-            self._weights = {}
+            give_masks(state.model, self._masks, present)
+            self._weights, self._masks = {}, {}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides where a run ends and with which weights."""
+        names = "monitor", "patience", "min_delta", "restore_best"
+        return {name: getattr(self, name) for name in names}
 
     def state_dict(self) -> dict[str, Any]:
         """Return best figure, its epoch and its weights, for a checkpoint."""
         weights = {_WEIGHTS + name: array for name, array in self._weights.items()}
-        return {"best": self.best, "best_epoch": self.best_epoch, **weights}
+        masks = {_MASKS + name: array for name, array in self._masks.items()}
+        return {"best": self.best, "best_epoch": self.best_epoch, **weights, **masks}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned.
@@ -150,12 +172,13 @@ class EarlyStopping:
         ValueError
             If something is missing or unknown.
         """
-        others = {key for key in state if not key.startswith(_WEIGHTS)}
+        others = {key for key in state if not key.startswith((_WEIGHTS, _MASKS))}
         if others != {"best", "best_epoch"}:
             raise ValueError(
                 f"EarlyStopping expects a state with best, best_epoch and weights; got {sorted(others)}"
             )
         self.best, self.best_epoch = float(state["best"]), int(state["best_epoch"])
-        self._weights = {
-            key.removeprefix(_WEIGHTS): np.array(state[key]) for key in state if key not in others
-        }
+        self._weights, self._masks = (
+            {key.removeprefix(p): np.array(state[key]) for key in state if key.startswith(p)}
+            for p in (_WEIGHTS, _MASKS)
+        )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
+from nnsparse.train.evaluation import Data
 from nnsparse.train.history import History
 from nnsparse.train.restoring import matched, put_back
 from nnsparse.train.settings import differ, settings_of
@@ -126,11 +127,13 @@ class Keeper:
     ----------
     checkpoint : Checkpoint
     loop : Loop
+    validation : DataLoader, (X, y), (X, y, sample_weight) or None
+        What the run is validated with.
     """
 
-    def __init__(self, checkpoint: Checkpoint, loop: Loop) -> None:
+    def __init__(self, checkpoint: Checkpoint, loop: Loop, validation: Data | None) -> None:
         self._checkpoint, self._loop = checkpoint, loop
-        self._settings = settings_of(loop)
+        self._settings = settings_of(loop, validation)
         self._step, self._time = len(loop.losses), monotonic()
 
     def resume(self, snapshot: Snapshot) -> bool:
@@ -145,6 +148,10 @@ class Keeper:
         own, theirs = dict(self._settings), state["run"]["settings"]
         if own["learning_rate"] == (state["optimizer"] or {"state": {}})["state"].get("lr"):
             own["learning_rate"] = theirs.get("learning_rate")  # this very run, in the same process
+        if (
+            loop.loader.part[0] != 0
+        ):  # of several processes, the first one alone validates and stops
+            own.update({name: theirs.get(name) for name in ("callbacks", "validation")})
         if lines := differ(own, theirs):
             raise ValueError(
                 f"{path} holds another run: "

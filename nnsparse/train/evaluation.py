@@ -13,7 +13,7 @@ from nnsparse.autograd import Tensor, no_grad
 from nnsparse.data import DataLoader, checked_weights
 from nnsparse.nn.losses import BCEWithLogitsLoss
 from nnsparse.nn.module import Module
-from nnsparse.rows import SparseRows, rows_of
+from nnsparse.rows import SparseRows, plain_array, rows_of
 
 Array = NDArray[Any]
 # (outputs, y), or (outputs, y, sample_weight) for data with weights -> a single number
@@ -104,6 +104,10 @@ def accuracy(
     return float(np.average(right, weights=weights)) if weights.any() else float("nan")
 
 
+def _shown(data: object) -> str:
+    return repr(data) if isinstance(data, bool | int | str) else type(data).__name__
+
+
 def rehearse(who: str, model: Module, loss_fn: LossFunction, data: Data) -> None:
     """Evaluate a few samples, those of the least and the largest label among them.
 
@@ -130,11 +134,11 @@ def arrays(who: str, data: Data) -> tuple[Any, ...]:
         return (data.rows, data.y, *weights)
     if not isinstance(data, tuple | list) or len(data) not in (2, 3):
         raise TypeError(
-            f"{who} expects data as a DataLoader, (X, y) or (X, y, sample_weight); got {type(data).__name__}"
+            f"{who} expects data as a DataLoader, (X, y) or (X, y, sample_weight); got {_shown(data)}"
         )
-    x, y = data[0], np.asarray(data[1])
+    x, y = data[0], plain_array("y of shape (n,) or (n, n_targets)", data[1])
     if not sparse.issparse(x) and not isinstance(x, SparseRows):
-        x = np.asarray(x)
+        x = plain_array("X of shape (n, n_in)", x)
     if x.ndim != 2 or y.ndim not in (1, 2) or x.shape[0] != len(y):
         raise ValueError(
             f"{who} expects X (n, n_in) and one target per row; got X of shape {x.shape} and y of shape {y.shape}"

@@ -110,12 +110,12 @@ def fit(
     if clip_norm is not None:
         clip_norm = check_max_norm("fit (clip_norm)", clip_norm)
     hooks = Hooks.of(updates, callbacks)
-    for callback in hooks.callbacks:
-        if isinstance(callback, EarlyStopping):
-            callback.check(validation is not None)
     saved = None if checkpoint is None else checkpoint.found()
-    if isinstance(validation, float):
-        train_data, validation = train_data.split(validation, None if saved is None else saved.seed)
+    whole = train_data
+    if isinstance(validation, float | np.floating):
+        train_data, validation = train_data.split(
+            float(validation), None if saved is None else saved.seed
+        )
     elif validation is not None:
         rehearse("fit (validation)", model, loss_fn, validation)
     loop = Loop(
@@ -131,7 +131,10 @@ def fit(
     for update in hooks.updates:
         if isinstance(update, Sparsifier):
             _check_sparsifier(update, model, loop.total_steps if saved is None else None)
-    keeper = None if checkpoint is None else Keeper(checkpoint, loop)
+    for callback in hooks.callbacks:
+        if isinstance(callback, EarlyStopping):
+            callback.begin(validation is not None)
+    keeper = None if checkpoint is None else Keeper(checkpoint, loop, validation)
     resting = not model.training
     if resting:
         model.train()
@@ -144,6 +147,7 @@ def fit(
         ):
             loop.run(validation, bar, interrupt, keeper)
     finally:
+        whole.epoch = train_data.epoch
         if resting:
             model.eval()
     return loop.history(interrupt.requested)

@@ -37,7 +37,8 @@ def to_plain(value: Any, where: str, arrays: dict[str, Array]) -> Any:
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else {_FLOAT: repr(value)}
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.dtype.itemsize <= 8:
+    is_array = isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray)
+    if is_array and value.dtype.kind in "biuf" and value.dtype.itemsize <= 8:
         name = _free_name(where, arrays)
         arrays[name] = value
         return {_ARRAY: name}
@@ -52,7 +53,7 @@ def to_plain(value: Any, where: str, arrays: dict[str, Array]) -> Any:
                     f"a checkpoint cannot hold the key {key!r} in {where}; expected strings that do not begin with '$'"
                 )
         return {key: to_plain(item, f"{where}/{key}", arrays) for key, item in value.items()}
-    kind = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+    kind = f"an array of {value.dtype}" if is_array else type(value).__name__
     raise TypeError(
         f"a checkpoint cannot hold {kind} in {where}; expected numbers, strings, None, lists, tuples, dicts and arrays "
         "of numbers. Return one of these from state_dict."

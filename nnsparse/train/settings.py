@@ -13,9 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnsparse.data import DataLoader
+from nnsparse.nn.module import Module
 from nnsparse.optim.lr import LRScheduler
-from nnsparse.rows import Rows
+from nnsparse.parameter import SparseParameter
+from nnsparse.rows import Rows, rows_of
 from nnsparse.sparsify.sparsifier import Sparsifier
+from nnsparse.train.callbacks import EarlyStopping
+from nnsparse.train.evaluation import Array, Data, arrays
 from nnsparse.train.restoring import shape_of
 
 if TYPE_CHECKING:
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
 _ROWS = 64  # of X that are looked at, spread over all
 
 
-def settings_of(loop: Loop) -> dict[str, Any]:
+def settings_of(loop: Loop, validation: Data | None) -> dict[str, Any]:
     """Return the settings of a run, as plain as JSON, before its first step.
 
     The learning rate is among them unless a schedule sets it, whose own settings are.
@@ -39,12 +43,18 @@ def settings_of(loop: Loop) -> dict[str, Any]:
         "learning_rate": None if scheduled else loop.optimizer.lr,
         "updates": [_update(update) for update in loop.hooks.updates],
         "layers": {
-            name: type(module).__name__ if vars(module).get("weight") is not None else repr(module)
+            name: type(module).__name__ if _is_sparse(module) else repr(module)
             for name, module in loop.model.named_modules()
             if not any(True for _ in module.children())
         },
         "parameters": {name: shape_of(p) for name, p in loop.model.named_parameters()},
+        "callbacks": [
+            [type(callback).__name__, callback.settings]
+            for callback in loop.hooks.callbacks
+            if isinstance(callback, EarlyStopping)
+        ],
         "data": data_of(loop.loader),
+        "validation": None if validation is None else content_of(*arrays("fit", validation)),
     }
 
 
@@ -92,27 +102,32 @@ def described(thing: Any, depth: int = 8) -> Any:
 
 
 def data_of(loader: DataLoader) -> dict[str, Any]:
-    """Return sizes, order and a checksum of a data set: of all targets and weights, and of some rows."""
-    n, rows = len(loader.rows), loader.rows
-    some = np.unique(np.linspace(0, n - 1, min(n, _ROWS)).astype(np.int64))
-    digest = hashlib.sha256(np.ascontiguousarray(loader.y).tobytes())
-    if loader.sample_weight is not None:
-        digest.update(loader.sample_weight.tobytes())
-    if isinstance(rows, Rows):
-        digest.update(np.ascontiguousarray(rows.array[rows.index[some]]).tobytes())
-    else:
-        part = rows.matrix[rows.index[some]]
-        digest.update(part.indices.astype(np.int64).tobytes() + part.data.tobytes())
+    """Return sizes, order and a checksum of a data set."""
     return {
-        "samples": n,
-        "features": rows.shape[1],
+        "samples": len(loader.rows),
+        "features": loader.rows.shape[1],
         "targets": [loader.y.dtype.str, *loader.y.shape[1:]],
         "weighted": loader.sample_weight is not None,
         "batch_size": loader.batch_size,
         "shuffle": bool(loader.shuffle),
         "drop_last": bool(loader.drop_last),
-        "content": digest.hexdigest()[:16],
+        "content": content_of(loader.rows, loader.y, loader.sample_weight),
     }
+
+
+def content_of(x: Any, y: Array, weights: Array | None = None) -> str:
+    """Return a checksum of all targets and weights of samples, and of some rows."""
+    rows, n = rows_of(x), len(y)
+    some = np.unique(np.linspace(0, n - 1, min(n, _ROWS)).astype(np.int64))
+    digest = hashlib.sha256(np.ascontiguousarray(y).tobytes())
+    if weights is not None:
+        digest.update(weights.tobytes())
+    if isinstance(rows, Rows):
+        digest.update(np.ascontiguousarray(rows.array[rows.index[some]]).tobytes())
+    else:
+        part = rows.matrix[rows.index[some]]
+        digest.update(part.indices.astype(np.int64).tobytes() + part.data.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _update(update: object) -> Any:
@@ -130,6 +145,11 @@ def _update(update: object) -> Any:
     if isinstance(update, LRScheduler):
         return [name, described(update.schedule), update.total_steps, update.base_lr]
     return [name]
+
+
+def _is_sparse(module: Module) -> bool:
+    """Whether the text of a module would tell its number of weights, which may change."""
+    return isinstance(vars(module).get("weight"), SparseParameter)
 
 
 def _short(value: Any) -> str:

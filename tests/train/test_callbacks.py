@@ -3,12 +3,13 @@
 import csv
 import json
 import math
+import warnings
 
 import numpy as np
 import pytest
 
 from nnsparse import data, nn, optim
-from nnsparse.sparsify import Sparsifier, set_
+from nnsparse.sparsify import Sparsifier, agp, prunable, set_, sr_ste, top_kast
 from nnsparse.train import CSVLog, EarlyStopping, JSONLinesLog, SparsityLog, fit
 
 RNG = np.random.default_rng(0)
@@ -61,6 +62,7 @@ def follow(stopping, name, figures):
     from nnsparse.train import Epoch, History, TrainState
 
     epochs, stops = [], []
+    stopping.begin(validated=True)
     for figure in figures:
         values = dict.fromkeys(("train_loss", "validation_loss", "validation_accuracy"), math.nan)
         epochs.append(Epoch(1, **{**values, name: figure}, seconds=0.0, learning_rate=0.1))
@@ -106,6 +108,79 @@ def test_best_topologies_come_back_too():
     np.testing.assert_array_equal(
         run.model.state_dict()["0.weight.indices"], kept[best]["0.weight.indices"]
     )
+
+
+RECIPES = {
+    "sr_ste": (sr_ste(2, 4), {}),
+    "top_kast": (top_kast(0.8, backward_sparsity=0.5, every=3), {}),
+    "agp, held": (agp(0.9, every=3), {"refresh_every": 1000}),
+    "agp, swapped": (agp(0.9, every=3), {"swap": True}),
+}
+
+
+@pytest.mark.parametrize("patience", [2, 100], ids=["stopped", "to the end"])
+@pytest.mark.parametrize("name", RECIPES)
+def test_best_masks_come_back_and_what_they_hide_goes_with_the_end_of_the_recipe(name, patience):
+    recipe, options = RECIPES[name]
+    run, outputs, stopping = Run(lr=0.3), [], EarlyStopping(patience=patience)
+    run.model = prunable(nn.mlp([8, 64, 3], rng=0))
+    run.optimizer = optim.SGD(run.model.parameters(), lr=0.3, momentum=0.9)
+    update = Sparsifier(run.model, run.optimizer, recipe, total_steps=75, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        history = run.fit(
+            25,
+            validation=HELD,
+            updates=[update],
+            callbacks=[stopping, lambda s: outputs.append(s.model.predict(X))],
+        )
+    assert (len(history.epochs) < 25) == (patience == 2)
+    expected = outputs[stopping.best_epoch - 1]
+    np.testing.assert_allclose(run.model.predict(X), expected, rtol=1e-5, atol=1e-5)
+    weight = run.model[0].weight
+    held = weight.buffers.get("held")
+    assert held is None or not weight.data[held == 0].any()
+    if patience == 100:
+        assert not {"held", "forward"} & weight.buffers.keys()
+        expected_nnz = {"sr_ste": 256}.get(name)  # two of four
+        assert expected_nnz is None or run.model[0].nnz == expected_nnz
+
+
+def test_of_a_run_that_failed_nothing_comes_into_the_next_one():
+    stopping, first = EarlyStopping("train_loss"), Run()
+
+    def fail(state):
+        if state.epoch == 2:
+            raise RuntimeError("failed")
+
+    with pytest.raises(RuntimeError, match="failed"):
+        first.fit(3, callbacks=[stopping, fail])
+    second = Run(lr=1e-9)
+    second.model[0].weight.data[...] = 1.0
+
+    class Stop:
+        def __call__(self, state):
+            pass
+
+        def after_step(self, state):
+            state.request_stop("at once")
+
+    second.fit(3, callbacks=[stopping, Stop()])
+    np.testing.assert_allclose(second.model[0].weight.data, 1.0, rtol=1e-6)
+
+
+def test_a_figure_that_is_no_number_is_told_as_such():
+    bad = HELD[0].copy()
+    bad[0, 0] = np.nan
+    with pytest.raises(ValueError, match="is NaN after epoch 1: look at the validation data"):
+        Run().fit(1, validation=(bad, HELD[1]), callbacks=[EarlyStopping()])
+    run = Run()
+    with pytest.raises(ValueError, match="NaN after epoch 1: accuracy means nothing"):
+        fit(
+            run.model, nn.MSELoss(), run.optimizer, data.DataLoader((X, np.eye(3)[Y]), batch_size=20),
+            epochs=1, validation=(X, np.eye(3)[Y]), progress=False,
+            callbacks=[EarlyStopping("validation_accuracy")],
+        )  # fmt: skip
 
 
 def test_without_restoring_the_last_weights_stay():

@@ -68,10 +68,12 @@ class KillAt:
 class Parts:
     """A model with everything that draws random numbers, and what trains it."""
 
-    def __init__(self, lr=0.2, seed=3, sparsity=0.5, batch_size=20, weights=False, accumulate=1):
+    def __init__(
+        self, lr=0.2, seed=3, sparsity=0.5, batch_size=20, weights=False, accumulate=1, eps=1e-5
+    ):
         self.model = nn.Sequential(
             nn.SparseLinear(8, 24, sparsity=0.5, rng=0),
-            nn.BatchNorm1d(24),
+            nn.BatchNorm1d(24, eps=eps),
             nn.ReLU(),
             nn.Dropout(0.2, rng=seed),
             nn.SparseLinear(24, 3, sparsity=0.4, rng=1),
@@ -494,6 +496,19 @@ def test_leftovers_of_a_killed_save_are_no_checkpoints_and_go_away(tmp_path):
     assert list(tmp_path.iterdir()) == [checkpoint.path]
 
 
+class Counter:
+    """A callback with a state."""
+
+    def __call__(self, state):
+        pass
+
+    def state_dict(self):
+        return {"count": 0}
+
+    def load_state_dict(self, state):
+        pass
+
+
 OTHERS = {
     "epochs": ({}, {"epochs": 5, "updates": []}, "epochs is 4 in the file, 5 here"),
     "accumulate": ({"accumulate": 2}, {"accumulate": 2}, "accumulate is 1 in the file, 2 here"),
@@ -503,7 +518,11 @@ OTHERS = {
     "a learning rate": ({"lr": 0.3}, {}, "updates is "),
     "a batch size": ({"batch_size": 18}, {}, "data: batch_size is 20 in the file, 18 here"),
     "weights": ({"weights": True}, {}, "data: weighted is False in the file, True here; data: content is"),
-    "a callback with a state": ({}, {"callbacks": [EarlyStopping()]}, r"saved with callbacks=\[\]; got \['EarlyS"),
+    "early stopping": ({}, {"callbacks": [EarlyStopping()]}, r"callbacks is \[\] in the file, \[\['EarlyStopping'"),
+    "a callback with a state": ({}, {"callbacks": [Counter()]}, r"saved with callbacks=\[\]; got \['Counter"),
+    "validation data": ({}, {"validation": (X, Y[::-1])}, "validation is .* in the file, .* here"),
+    "no validation": ({}, {"validation": None}, "validation is .* in the file, None here"),
+    "a layer's setting": ({"eps": 0.1}, {}, r"layers: 1 is .BatchNorm1d\(24, eps=1e-05.*eps=0.1"),
 }  # fmt: skip
 
 

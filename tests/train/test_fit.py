@@ -109,6 +109,17 @@ def test_validation_does_not_change_the_training():
     assert same_weights(plain.model, checked.model)
 
 
+def test_a_split_goes_on_with_the_epochs_of_the_loader_that_it_was_made_of():
+    parts, orders = Parts(), []
+    for _ in range(2):
+        parts.fit(2, validation=0.2)
+        orders.append(parts.loader.epoch)
+    assert orders == [2, 4]
+    with pytest.raises(ZeroDivisionError):
+        parts.fit(2, validation=0.2, callbacks=[lambda state: 1 / 0])
+    assert parts.loader.epoch == 5
+
+
 def test_effects_come_before_the_optimizers_step_and_updates_after_it():
     parts, recorder = Parts(), Recorder()
     update = parts.optimizer._update
@@ -309,6 +320,9 @@ def test_a_regression_is_fitted_and_shows_no_accuracy(capsys):
         ({"callbacks": [3]}, TypeError, "callbacks as a list"),
         ({"callbacks": [CSVLog]}, TypeError, r"got the class CSVLog. Pass CSVLog\(...\)"),
         ({"updates": [optim.LRScheduler]}, TypeError, "got the class LRScheduler"),
+        ({"validation": True}, TypeError, r"fit \(validation\) expects data .*got True"),
+        ({"validation": (np.ma.masked_array(X, X > 1), Y)}, ValueError, "without masked entries"),
+        ({"validation": (X, [[0], [1, 2]])}, ValueError, "y of .*lists of different lengths"),
         ({"validation": (X[:, 1:], Y)}, ValueError, r"fit \(validation\): .*expects x of shape"),
         ({"validation": (X, np.where(Y == 0, 0, 7))}, ValueError, r"fit \(validation\): .*7"),
         ({"validation": (X, Y + 0.5)}, TypeError, r"fit \(validation\): "),

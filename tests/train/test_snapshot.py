@@ -402,6 +402,7 @@ BAD_SAVES = {
     "an object": (("f", MODEL), {"extra": {"a": [object()]}}, TypeError, "cannot hold object in extra/a/0; expected"),
     "objects": (("f", MODEL), {"extra": np.array([{}], object)}, TypeError, "an array of object in extra"),
     "complex": (("f", MODEL), {"extra": 1j}, TypeError, "cannot hold complex in extra"),
+    "masked": (("f", MODEL), {"extra": np.ma.array([1])}, TypeError, "cannot hold MaskedArray in extra"),
     "long floats": (("f", MODEL), {"extra": np.zeros(2, np.longdouble)}, TypeError, "an array of float128|longdouble"),
     "a key": (("f", MODEL), {"extra": {1: 2}}, TypeError, "cannot hold the key 1 in extra"),
     "a reserved key": (("f", MODEL), {"extra": {"$x": 2}}, TypeError, r"cannot hold the key '\$x' in extra"),
