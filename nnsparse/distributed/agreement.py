@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any, final
 
 import numpy as np
 
 from nnsparse.data import DataLoader
 from nnsparse.distributed.communicator import Communicator, gathered
+from nnsparse.optim.optimizer import Optimizer
 from nnsparse.parameter import HELD, Parameter, SparseParameter
+from nnsparse.train.settings import data_of, described
 
 
 class RanksDifferError(RuntimeError):
@@ -71,12 +74,38 @@ def model_items(params: Mapping[str, Parameter]) -> dict[str, bytes]:
     return items
 
 
-def compare_loaders(
-    comm: Communicator, loader: DataLoader, settings: Mapping[str, Any] | None = None
+def compare_models(
+    comm: Communicator, params: Mapping[str, Parameter], steps: int | None = None
 ) -> None:
-    """Raise on all ranks if they would not make the same steps on the same mini-batches. A collective call.
+    """Raise on all ranks if their patterns or weights are not the same, bit for bit. A collective call; O(parameters).
 
-    Parts of one loader are to be the same but for the rank; `settings` are those of the loop.
+    `steps` is how many they have made together since they were, None if they may never have been.
+
+    Raises
+    ------
+    RanksDifferError
+        Naming the first parameter that differs, and where.
+    """
+    if steps is None:
+        what = "parameter"
+        hint = (
+            "Make the model, and all that draws numbers for it (Sparsifier, criteria's batches), with the same seed "
+            "and data on all ranks, and change it on all of them alike."
+        )
+    else:
+        what = f"after {steps} steps, parameter"
+        hint = (
+            "They began alike and had the same gradients: whatever sets the learning rate, or changes optimizer or "
+            "weights, has to do so on all ranks alike, updates and callbacks too."
+        )
+    compare(comm, what, model_items(params), hint)
+
+
+def compare_loaders(comm: Communicator, loader: DataLoader) -> None:
+    """Raise on all ranks if their mini-batches would not be the same. A collective call.
+
+    Parts of one loader are to be the same but for the rank. Of the samples all targets and weights are looked at, and
+    some rows of X.
 
     Raises
     ------
@@ -84,27 +113,53 @@ def compare_loaders(
         Naming what differs.
     """
     said = {
-        "samples": len(loader.rows),
-        "batch_size": loader.batch_size,
-        "shuffle": loader.shuffle,
-        "drop_last": loader.drop_last,
+        **data_of(loader),
         "seed": loader.seed,
         "epoch": loader.epoch,
         "parts": loader.part[1],
     }
-    items = {name: digest(repr(value).encode()) for name, value in said.items()}
     hint = (
         "All ranks are to load the same data, with the same rng=..., and to take their part of it."
     )
-    compare(comm, "DataLoader:", items, hint)
-    if not settings:
-        return
-    items = {name: digest(repr(value).encode()) for name, value in settings.items()}
+    compare(comm, "DataLoader:", _digests(said), hint)
+
+
+def compare_settings(comm: Communicator, settings: Mapping[str, Any] | None) -> None:
+    """Raise on all ranks if their loops would not make the same steps. A collective call, unless there are none.
+
+    Raises
+    ------
+    RanksDifferError
+        Naming the setting.
+    """
     hint = (
         "Pass the same to fit on all ranks, and let all of them go on from the same checkpoint: a rank that makes "
         "fewer steps would let the others wait."
     )
-    compare(comm, "fit:", items, hint)
+    if not settings:
+        return
+    compare(comm, "fit:", _digests(settings), hint)
+
+
+def compare_optimizers(comm: Communicator, optimizer: Optimizer) -> None:
+    """Raise on all ranks if a step of theirs would not be the same for the same gradient. A collective call.
+
+    Raises
+    ------
+    RanksDifferError
+        Naming the class, the setting or the learning rate.
+    """
+    hint = (
+        "Make it alike on all ranks: each makes the whole step, and their weights would come apart."
+    )
+    compare(comm, "optimizer:", _digests({"class": type(optimizer).__qualname__}), hint)
+    own = optimizer.settings
+    said = {
+        "parameters": [p.shape for p in optimizer.params],
+        "lr": optimizer.lr,
+        **{field.name: described(getattr(own, field.name)) for field in fields(own)},
+    }
+    compare(comm, "optimizer:", _digests(said), hint)
 
 
 @final
@@ -128,6 +183,11 @@ class Patterns:
             )
             self._seen = present
         return self._digest
+
+
+def _digests(said: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return a digest of each of some plain values."""
+    return {name: digest(repr(value).encode()) for name, value in said.items()}
 
 
 def _differing(column: Any) -> list[int]:

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnsparse import tiles
+from nnsparse.distributed.communicator import Communicator
+from nnsparse.distributed.threads import StoppedError
 from nnsparse.parameter import Parameter
 from nnsparse.row_gradient import RowGradient
 
@@ -89,6 +91,27 @@ def pack(params: Mapping[str, Parameter], trailer: Trailer) -> Array:
     weighed = trailer.loss * weight if weight else 0.0
     flat[start:] = (*present, weighed, weight, trailer.stop, *trailer.marks)
     return flat
+
+
+def summed(comm: Communicator, sent: Array, step: int) -> Array:
+    """Return the sum of what all ranks send, (n,). A collective call.
+
+    Raises
+    ------
+    RuntimeError
+        If that fails, naming rank and step.
+    """
+    received: Array = tiles.empty(sent.shape, sent.dtype)
+    try:
+        comm.Allreduce(sent, received)
+    except StoppedError:
+        raise
+    except Exception as error:  # MPI's own, whose class is known to mpi4py only
+        raise RuntimeError(
+            f"rank {comm.Get_rank()}: the all-reduce of {sent.size} numbers of step {step} failed ({error}). Do all "
+            "ranks have as many weights, and the same recipe?"
+        ) from error
+    return received
 
 
 def unpack(params: Mapping[str, Parameter], flat: Array, n_marks: int) -> Trailer:

@@ -30,7 +30,9 @@ def job(comm: Communicator | None = None, *, threads: int | None = None) -> Iter
     """Run the block as one rank of several: cores shared out, all stopped if one fails.
 
     An exception that leaves the block on one rank is written to stderr, with that rank's number and traceback, and ends
-    all ranks; nobody is left waiting. SIGTERM, which mpirun sends on Ctrl-C and batch systems before a time limit, is
+    all ranks; nobody is left waiting. `sys.exit` is one, with code 0 too: it ends all ranks at once, whatever they are
+    doing, with that code, for they may be waiting for this one. A rank that has nothing left to do leaves the block
+    without. SIGTERM, which mpirun sends on Ctrl-C and batch systems before a time limit, is
     taken as Ctrl-C: `train.fit` returns after the step under way. With one rank, all of this is left to Python.
 
     Parameters
@@ -129,30 +131,33 @@ def stop_together(comm: Communicator) -> Iterator[None]:
     if comm.Get_size() == 1:
         yield
         return
-    with _terminated_as_interrupted():
-        try:
+    try:
+        with _terminated_as_interrupted():
             yield
-        except StoppedError:
-            raise
-        except BaseException as error:
-            code = error.code if isinstance(error, SystemExit) else 1
-            if code in (None, 0):
-                raise
-            time.sleep(_GRACE if comm.Get_rank() else 0.0)
-            _tell(comm, error)
-            comm.Abort(code if isinstance(code, int) else 1)
-            raise
+    except StoppedError:
+        raise
+    except (
+        BaseException
+    ) as error:  # from here on SIGTERM, another rank's doing, ends this one without a word
+        code = error.code if isinstance(error, SystemExit) else 1
+        time.sleep(_GRACE if comm.Get_rank() else 0.0)
+        _tell(comm, error)
+        comm.Abort(code if isinstance(code, int) else int(code is not None))
+        raise
 
 
 def _tell(comm: Communicator, error: BaseException) -> None:
     """Write what ended this rank, in one piece, so that lines of several ranks do not mix."""
-    text = (
-        f"{error}\n"
-        if isinstance(error, SystemExit)
-        else "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    )
+    rank = f"rank {comm.Get_rank()} of {comm.Get_size()}"
+    if not isinstance(error, SystemExit):
+        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        text = f"{rank} failed:\n{trace}"
+    elif error.code in (None, 0):
+        text = f"{rank} called sys.exit({'' if error.code is None else 0}), which ends all ranks.\n"
+    else:
+        text = f"{rank} failed:\n{error}\n"
     sys.stdout.flush()
-    sys.stderr.write(f"rank {comm.Get_rank()} of {comm.Get_size()} failed:\n{text}")
+    sys.stderr.write(text)
     sys.stderr.flush()
 
 

@@ -12,23 +12,22 @@ from typing import Any, NamedTuple, final
 
 import numpy as np
 
-from nnsparse import tiles
 from nnsparse.autograd import Tensor
 from nnsparse.data import DataLoader
 from nnsparse.distributed.agreement import (
     Patterns,
     RanksDifferError,
-    compare,
     compare_loaders,
-    model_items,
+    compare_models,
+    compare_optimizers,
+    compare_settings,
 )
 from nnsparse.distributed.communicator import Communicator, checked, world
-from nnsparse.distributed.gradients import Trailer, pack, unpack, words
+from nnsparse.distributed.gradients import Trailer, pack, summed, unpack, words
 from nnsparse.distributed.job import rank_0_first
 from nnsparse.distributed.prepare import part_again, part_dropout, refuse_batch_norm, rehearse
 from nnsparse.distributed.report import Report, counted
 from nnsparse.distributed.taps import gather_taps
-from nnsparse.distributed.threads import StoppedError
 from nnsparse.nn.linear import SparseLinear
 from nnsparse.nn.module import Module
 from nnsparse.optim.optimizer import Optimizer
@@ -142,7 +141,7 @@ class DataParallel:
         Raises
         ------
         RanksDifferError
-            If number of samples, batch size, seed, epoch or a switch is not the same on all ranks.
+            If data, batch size, seed, epoch or a switch is not the same on all ranks.
         TypeError, ValueError
             If it is no loader, or a part already.
         """
@@ -162,6 +161,13 @@ class DataParallel:
 
         The other ranks wait, and then read the compiled kernels from the cache. The step is rehearsed on copies of
         model and optimizer. `settings` are those of the loop that decide when it ends. `train.fit` calls this.
+
+        Raises
+        ------
+        RanksDifferError
+            If data, optimizer, learning rate, a setting or a weight is not the same on all ranks.
+        ValueError
+            If the loader is not this rank's part.
         """
         if self.size == 1:
             return
@@ -170,7 +176,9 @@ class DataParallel:
                 f"rank {self.rank} of {self.size} expects its own part of the training data; got part "
                 f"{loader.part[0]} of {loader.part[1]}. Pass parallel.shard(loader)."
             )
-        compare_loaders(self.comm, loader, settings)
+        compare_loaders(self.comm, loader)
+        compare_settings(self.comm, settings)
+        compare_optimizers(self.comm, optimizer)
         self.check()
         with rank_0_first(self.comm):
             rehearse(self.model, loss_fn, optimizer, loader)
@@ -184,11 +192,7 @@ class DataParallel:
         RanksDifferError
             On all ranks, naming the first parameter that differs, and where.
         """
-        hint = (
-            "Make the model, and all that draws numbers for it (Sparsifier, criteria's batches), with the same seed "
-            "and data on all ranks, and change it on all of them alike."
-        )
-        compare(self.comm, "parameter", model_items(self._params), hint)
+        compare_models(self.comm, self._params)
 
     # ------------------------------------------------------------ in the training
 
@@ -227,9 +231,8 @@ class DataParallel:
         tapped = [layer for layer in self._layers if layer.taps is not None]
         marks = (*words(self._patterns.mark(), self.size), len(tapped))
         sent = pack(self._params, Trailer(value, float(weight), float(stop), marks))
-        received = tiles.empty(sent.shape, sent.dtype)
         start = perf_counter()
-        self._send(sent, received)
+        received = summed(self.comm, sent, self._steps)
         self._seconds += perf_counter() - start
         total = unpack(self._params, received, _N_MARKS)
         self._compare_marks(marks, total.marks)
@@ -239,7 +242,15 @@ class DataParallel:
         return Reduced(total.loss, total.weight, total.stop > 0)
 
     def agree(self, stop: bool) -> bool:
-        """Return whether any rank wants to stop. A collective call."""
+        """Return whether any rank wants to stop, after a look at all weights, O(parameters). A collective call.
+
+        Raises
+        ------
+        RanksDifferError
+            On all ranks, if weights have come apart.
+        """
+        if self.size > 1:
+            compare_models(self.comm, self._params, self._steps)
         found = np.zeros(1)
         self.comm.Allreduce(np.array([float(stop)]), found)
         return bool(found[0] > 0)
@@ -275,17 +286,6 @@ class DataParallel:
         return f"DataParallel(rank {self.rank} of {self.size})"
 
     # ------------------------------------------------------------ inside
-
-    def _send(self, sent: Any, received: Any) -> None:
-        try:
-            self.comm.Allreduce(sent, received)
-        except StoppedError:
-            raise
-        except Exception as error:  # MPI's own, whose class is known to mpi4py only
-            raise RuntimeError(
-                f"rank {self.rank}: the all-reduce of {sent.size} numbers of step {self._steps} failed ({error}). Do "
-                "all ranks have as many weights, and the same recipe?"
-            ) from error
 
     def _compare_marks(self, own: tuple[int, ...], total: tuple[int, ...]) -> None:
         """Look at the numbers that have to be the same on all ranks."""

@@ -13,7 +13,9 @@ from nnsparse.nn.normalization import BatchNorm1d
 from nnsparse.optim.optimizer import Optimizer
 from nnsparse.train.evaluation import LossFunction
 
-_JUMPING = np.random.PCG64, np.random.PCG64DXSM, np.random.Philox, np.random.MT19937
+# Generators for which jumping ahead and drawing can change places, as `part_again` has it. With Philox and MT19937 they
+# cannot: a jump forgets, or moves, what they have in store.
+_JUMPING = np.random.PCG64, np.random.PCG64DXSM
 
 
 def refuse_batch_norm(model: Module, size: int) -> None:
@@ -39,17 +41,16 @@ def part_dropout(model: Module, rank: int) -> None:
     Raises
     ------
     ValueError
-        If a generator cannot jump; the message names the layer.
+        If a generator cannot; the message names the layer.
     """
     ahead: dict[int, np.random.Generator] = {}
-    for name, module in model.named_modules():
-        if not isinstance(module, Dropout):
-            continue
+    layers = {module: name for name, module in model.named_modules() if isinstance(module, Dropout)}
+    for module, name in layers.items():  # each once, wherever it stands in the model
         bits = module.rng.bit_generator
         if not isinstance(bits, _JUMPING):
             raise ValueError(
-                f"DataParallel expects a generator that can jump ahead in the Dropout at {name!r}, such as "
-                f"np.random.default_rng(0); got {type(bits).__name__}."
+                f"DataParallel expects a generator that can jump ahead at any time in the Dropout at {name!r}, such "
+                f"as np.random.default_rng(0), PCG64; got {type(bits).__name__}."
             )
         if rank and id(bits) not in ahead:
             ahead[id(bits)] = np.random.Generator(bits.jumped(rank))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
+from nnsparse.autograd import no_grad
 from nnsparse.data import DataLoader
 from nnsparse.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
 from nnsparse.nn.module import Module
@@ -23,7 +24,7 @@ from nnsparse.train.health import check_finite, check_norm
 from nnsparse.train.history import Epoch, History
 from nnsparse.train.hooks import Hooks, TrainState
 from nnsparse.train.interrupt import Interrupt
-from nnsparse.train.progress import Progress
+from nnsparse.train.progress import Progress, Seen
 
 if TYPE_CHECKING:
     from nnsparse.train.checkpoint import Keeper
@@ -185,9 +186,9 @@ class Loop:
             self.loader.epoch += 1
         batches = self.loader.batches(self.loader.epoch - 1, self.batches_done)
         while group := list(islice(batches, self.accumulate)):
-            outputs = self._step(group, interrupt)
+            shown = self._step(group, interrupt)
             self.batches_done += len(group)
-            progress.after_step(self, outputs, group[-1])
+            progress.after_step(self, shown)
             if self.hooks.after_step:
                 state = self.state()
                 for callback in self.hooks.after_step:
@@ -215,10 +216,10 @@ class Loop:
         progress.after_epoch(self)
         return True
 
-    def _step(self, group: Sequence[tuple[Any, ...]], interrupt: Interrupt) -> Any:
-        """Train on one group of mini-batches; return the outputs for the last one."""
+    def _step(self, group: Sequence[tuple[Any, ...]], interrupt: Interrupt) -> Seen | None:
+        """Train on one group of mini-batches; return the last one that has samples, with its outputs."""
         start = perf_counter()
-        outputs, loss, weight = self._gradients(group)
+        seen, loss, weight = self._gradients(group)
         for reducer in self.hooks.reducers:
             wish = self._wants_to_end(interrupt)
             loss, weight, self.ending = reducer.reduce(loss, weight, wish)
@@ -234,27 +235,37 @@ class Loop:
         self.losses.append(loss)
         self.weights.append(weight)
         self.seconds.append(perf_counter() - start)
-        return outputs
+        return seen
 
-    def _gradients(self, group: Sequence[tuple[Any, ...]]) -> tuple[Any, float, float]:
-        """Set all gradients to those of the group's mean loss; return outputs, mean loss and total weight."""
+    def _gradients(self, group: Sequence[tuple[Any, ...]]) -> tuple[Seen | None, float, float]:
+        """Set all gradients to those of the group's mean loss; return what was seen, mean loss and total weight."""
         weights = [_total_weight(self.loss_fn, *batch[1:]) for batch in group]
         total = sum(weights)
-        outputs, mean = None, 0.0
+        seen, mean = None, 0.0
         self.optimizer.zero_grad()
-        for (x, *targets), weight in zip(group, weights, strict=True):
-            if not len(targets[0]):  # a process' empty part of a small mini-batch
+        for batch, weight in zip(group, weights, strict=True):
+            if not len(batch[1]):  # a process' empty part of a small mini-batch
+                self._sit_out()
                 continue
-            outputs = self.model(x)
-            loss = self.loss_fn(outputs, *targets)
+            outputs = self.model(batch[0])
+            seen = outputs, batch
+            loss = self.loss_fn(outputs, *batch[1:])
             value = check_finite(loss, self.model, len(self.losses), self.optimizer)
             if len(group) == 1:
                 loss.backward()
-                return outputs, value, total
+                return seen, value, total
             share = weight / total if total else 0.0
             (loss * share).backward()
             mean += value * share
-        return outputs, mean, total
+        return seen, mean, total
+
+    def _sit_out(self) -> None:
+        """Draw the random numbers of a forward pass, on any sample, as the processes that have samples do.
+
+        So all generators stay equally far on, and a checkpoint, which holds those of one process, serves all.
+        """
+        with no_grad():
+            self.model(self.loader.rows.part(slice(0, 1)))
 
 
 def _total_weight(loss_fn: LossFunction, y: Any, weights: Any = None) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 import numpy as np
 from tqdm import tqdm
@@ -12,6 +12,8 @@ from nnsparse.train.evaluation import accuracy
 
 if TYPE_CHECKING:
     from nnsparse.train.loop import Loop
+
+Seen: TypeAlias = tuple[Any, tuple[Any, ...]]  # outputs, and the mini-batch that they are for
 
 _REFRESH = 0.2  # seconds between two looks at the text
 _RECENT = slice(-20, None)  # the steps that it is about
@@ -43,8 +45,8 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         self._bar.close()
 
-    def after_step(self, loop: Loop, outputs: Any, batch: tuple[Any, ...]) -> None:
-        """Count a step, and renew the text if it is old."""
+    def after_step(self, loop: Loop, seen: Seen | None) -> None:
+        """Count a step, and renew the text if it is old; `seen` is None if this process had no samples."""
         if self._bar.disable:
             return
         self._bar.update()
@@ -52,7 +54,8 @@ class Progress:
         if not done and perf_counter() - self._last < _REFRESH:
             return
         self._last = perf_counter()
-        if outputs is not None:
+        if seen is not None:
+            outputs, batch = seen
             share = accuracy(outputs.numpy(), np.asarray(batch[1]), loop.loss_fn, *batch[2:])
             self._batch = f"batch acc {share:.1%}" if np.isfinite(share) else ""
         self._bar.set_postfix_str(self._text(loop), refresh=False)

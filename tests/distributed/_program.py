@@ -81,6 +81,10 @@ def main(what, folder):
             x = samples()[0]
             x[int(np.random.default_rng([1, 0]).permutation(50)[40])] = np.nan  # rank 1, step 2
             run(comm, x=x)
+        if what == "exit":
+            if rank == 1:
+                sys.exit(0)
+            comm.Barrier()
         found = {
             "pid": os.getpid(),
             "size": comm.Get_size(),

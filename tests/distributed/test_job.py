@@ -118,11 +118,11 @@ def test_an_exception_is_told_with_its_rank_and_traceback_and_ends_all(capsys):
     [
         (3, 3, "rank 1 of 2 failed:\n3\n"),
         ("no data", 1, "rank 1 of 2 failed:\nno data\n"),
-        (0, None, ""),
-        (None, None, ""),
+        (0, 0, "rank 1 of 2 called sys.exit(0), which ends all ranks.\n"),
+        (None, 0, "rank 1 of 2 called sys.exit(), which ends all ranks.\n"),
     ],
 )
-def test_an_exit_with_an_error_ends_all_and_one_without_does_not(code, ended, told, capsys):
+def test_an_exit_ends_all_ranks_with_its_code(code, ended, told, capsys):
     comm = Recorder()
     with pytest.raises(SystemExit), job(comm):
         raise SystemExit(code)
@@ -143,6 +143,19 @@ def test_a_rank_that_others_have_stopped_says_nothing(capsys):
     assert "rank 1 of 2" in told
     assert "rank 0 of 2" not in told
     assert StoppedError.__name__ not in told
+
+
+def test_a_rank_that_ends_is_killed_by_sigterm_without_a_word():
+    """The others' `Abort` sends it; taken as Ctrl-C it would write a second traceback."""
+    handlers = []
+
+    class Last(Recorder):
+        def Abort(self, errorcode=0):  # noqa: N802
+            handlers.append(signal.getsignal(signal.SIGTERM))
+
+    with pytest.raises(KeyError), job(Last()):
+        raise KeyError
+    assert handlers == [signal.SIG_DFL]
 
 
 def test_sigterm_is_taken_as_ctrl_c(capsys):

@@ -134,6 +134,13 @@ def test_a_rank_that_fails_ends_all_with_its_number_message_and_traceback(tmp_pa
     assert not list(tmp_path.iterdir())
 
 
+def test_a_rank_that_exits_ends_those_that_wait_for_it(tmp_path):
+    done = start("exit", tmp_path)
+    assert "rank 1 of 2 called sys.exit(0), which ends all ranks.\n" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_ctrl_c_on_mpirun_ends_all_ranks(trained):
     pids = [rank["pid"] for rank in trained]
     deadline = time.monotonic() + 20  # mpirun does not wait for the last of them

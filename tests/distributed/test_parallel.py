@@ -270,9 +270,10 @@ def test_growth_that_looks_at_local_gradients_would_differ():
 # ------------------------------------------------------------ fit
 
 
-def fit(comm, epochs=3, callbacks=(), updates=(), recipe=None, n=60, **settings):
+def fit(comm, epochs=3, callbacks=(), updates=(), recipe=None, n=60, optimizer=None, **settings):
     model = network()
-    optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    optimizer = optimizer or (lambda params, rank: optim.SGD(params, lr=0.1, momentum=0.9))
+    optimizer = optimizer(model.parameters(), comm.Get_rank())
     parallel = DataParallel(model, comm)
     loader = data.DataLoader(samples(n), batch_size=16, rng=1)
     kept = loader.split(settings["validation"])[0] if "validation" in settings else loader
@@ -286,8 +287,7 @@ def fit(comm, epochs=3, callbacks=(), updates=(), recipe=None, n=60, **settings)
         epochs=epochs,
         updates=[*moves, parallel, *updates],  # in any order
         callbacks=[make(comm) for make in callbacks],
-        progress=False,
-        **settings,
+        **{"progress": False, **settings},
     )
     parallel.check()
     return history, model, parallel
@@ -310,6 +310,12 @@ def test_fit_on_several_ranks_is_fit_on_one(settings):
             np.testing.assert_allclose(history[name], one[name], rtol=1e-9, err_msg=name)
         for a, b in zip(model.parameters(), other.parameters(), strict=True):
             np.testing.assert_allclose(a.data, b.data, rtol=0, atol=1e-9)
+
+
+def test_the_progress_bar_is_about_the_last_mini_batch_that_has_samples_here(capsys):
+    # The fourth mini-batch has one sample, which is not rank 0's.
+    in_threads(2, lambda comm: fit(comm, n=49, accumulate=4, progress=comm.Get_rank() == 0))
+    assert "batch acc" in capsys.readouterr().err
 
 
 def wish(rank, at):
@@ -399,6 +405,37 @@ def test_a_rehearsal_before_the_first_step_leaves_model_and_optimizer_as_they_ar
     assert in_threads(2, program) == [0, 0]
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "named"),
+    [
+        (lambda params, rank: optim.SGD(params, lr=0.1 * (1 + rank)), "lr"),
+        (lambda params, rank: optim.SGD(params, lr=0.1, momentum=0.5 * rank), "momentum"),
+        (lambda params, rank: (optim.Adam if rank else optim.SGD)(params, lr=0.1), "class"),
+        (lambda params, rank: optim.SGD(list(params)[rank:], lr=0.1), "parameters"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_ranks_with_other_optimizers_are_stopped_before_the_first_step(optimizer, named):
+    with pytest.raises(
+        RanksDifferError, match=f"optimizer: {named} on rank 1 differs from rank 0's. Make it alike"
+    ):
+        in_threads(2, lambda comm: fit(comm, optimizer=optimizer))
+
+
+def test_weights_that_come_apart_are_told_after_the_epoch():
+    def slower(comm):
+        def act(state):
+            if comm.Get_rank() and state.epoch == 2:
+                state.optimizer.lr /= 2
+
+        return act
+
+    with pytest.raises(
+        RanksDifferError, match=r"after 12 steps, parameter 0\.weight on rank 1 .* learning rate"
+    ):
+        in_threads(2, lambda comm: fit(comm, callbacks=[slower], epochs=9))
+
+
 # ------------------------------------------------------------ dropout
 
 
@@ -414,6 +451,16 @@ def test_ranks_drop_other_units_and_the_first_those_of_one_process():
     assert np.array_equal(first, masks(Alone()))
     assert not np.array_equal(first, second)
     assert not np.array_equal(second, third)
+
+
+def test_one_dropout_in_two_places_jumps_ahead_once():
+    def state(comm):
+        dropout = nn.Dropout(0.5, rng=7)
+        DataParallel(nn.Sequential(dropout, *network(), dropout), comm)
+        return dropout.rng.bit_generator.state
+
+    start = np.random.PCG64(7)
+    assert in_threads(3, state) == [start.state, start.jumped(1).state, start.jumped(2).state]
 
 
 # ------------------------------------------------------------ checkpoints
@@ -433,12 +480,25 @@ class Halt:
             raise KeyboardInterrupt
 
 
-def dropout_run(comm, folder, halt=None):
+class Twice(nn.Module):
+    """Drops twice, of which `modules()` knows nothing."""
+
+    def __init__(self, dropout):
+        super().__init__()
+        self.dropout = dropout
+
+    def forward(self, x):
+        return self.dropout(self.dropout(x))
+
+
+def dropout_run(comm, folder, halt=None, n=60, places=1):
     """Train with RigL, dropout and early stopping on all ranks, and a log on the first."""
-    model = nn.Sequential(nn.Dropout(0.2, rng=3), *network())
+    dropout = nn.Dropout(0.2, rng=3)
+    layers = [dropout, *network(), *([Twice(dropout)] if places == 3 else [])]
+    model = nn.Sequential(*layers)
     optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     parallel = DataParallel(model, comm)
-    loader = data.DataLoader(samples(), batch_size=15, rng=1)
+    loader = data.DataLoader(samples(n), batch_size=15, rng=1)
     rigl = sparsify.Sparsifier(model, optimizer, dynamic.rigl(0.8, every=3), 3 * len(loader))
     callbacks = [training.EarlyStopping("train_loss", patience=9)]
     if comm.Get_rank() == 0:
@@ -458,13 +518,16 @@ def dropout_run(comm, folder, halt=None):
     return history["step_loss"], model.state_dict(), model[0].rng.bit_generator.state
 
 
-def test_a_run_of_several_ranks_goes_on_bit_for_bit_from_the_file_of_the_first(tmp_path):
+@pytest.mark.parametrize("places", [1, 3])
+@pytest.mark.parametrize("n", [60, 61])  # 61: the last mini-batch has no sample for the first rank
+def test_a_run_of_several_ranks_goes_on_bit_for_bit_from_the_file_of_the_first(tmp_path, n, places):
     (tmp_path / "whole").mkdir()
     (tmp_path / "parts").mkdir()
-    whole = in_threads(2, lambda comm: dropout_run(comm, tmp_path / "whole"))
+    run = {"n": n, "places": places}
+    whole = in_threads(2, lambda comm: dropout_run(comm, tmp_path / "whole", **run))
     with pytest.raises(KeyboardInterrupt):
-        in_threads(2, lambda comm: dropout_run(comm, tmp_path / "parts", halt=7))
-    parts = in_threads(2, lambda comm: dropout_run(comm, tmp_path / "parts"))
+        in_threads(2, lambda comm: dropout_run(comm, tmp_path / "parts", halt=7, **run))
+    parts = in_threads(2, lambda comm: dropout_run(comm, tmp_path / "parts", **run))
     np.testing.assert_equal(parts, whole)
     assert parts[0][2] != parts[1][2]  # the ranks' dropout
     logs = [
@@ -591,6 +654,18 @@ def other_samples(comm):
     DataParallel(network(), comm).shard(data.DataLoader(part, batch_size=4, rng=0))
 
 
+def other_rows(comm):
+    x, y = samples()
+    x[0, 0] += comm.Get_rank()
+    DataParallel(network(), comm).shard(data.DataLoader((x, y), batch_size=4, rng=0))
+
+
+def other_targets(comm):
+    x, y = samples()
+    y[7] = comm.Get_rank()
+    DataParallel(network(), comm).shard(data.DataLoader((x, y), batch_size=4, rng=0))
+
+
 def whole_loader(comm):
     model = network()
     training.fit(
@@ -661,6 +736,8 @@ def weight_changed_alone(comm):
         (other_layers, RanksDifferError, "rank 0 has other parameters than ranks 1, 2"),
         (other_order, RanksDifferError, "DataLoader: seed on ranks 1, 2 differs .* same rng"),
         (other_samples, RanksDifferError, "DataLoader: samples on ranks 1, 2 differs"),
+        (other_rows, RanksDifferError, "DataLoader: content on ranks 1, 2 differs .* same data"),
+        (other_targets, RanksDifferError, "DataLoader: content on ranks 1, 2 differs"),
         (whole_loader, ValueError, r"its own part .* got part 0 of 1\. Pass parallel\.shard"),
         (moved_alone, RanksDifferError, r"parameter 0\.weight on rank 1 differs"),
         (pruned_alone, RuntimeError, r"all-reduce of \d+ numbers of step 1 failed .* same recipe"),
@@ -682,6 +759,10 @@ def model_with(*layers):
     return nn.Sequential(*layers, nn.Linear(4, 2, rng=0))
 
 
+def dropping(bits):
+    return model_with(nn.Dropout(0.5, np.random.Generator(bits(0))))
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -697,14 +778,13 @@ def model_with(*layers):
             ValueError,
             "without BatchNorm1d; got one at '0'.*own samples",
         ),
-        (
-            two(
-                lambda comm: DataParallel(
-                    model_with(nn.Dropout(0.5, np.random.Generator(np.random.SFC64(0)))), comm
-                )
-            ),
-            ValueError,
-            "that can jump ahead in the Dropout at '0'.*got SFC64",
+        *(
+            (
+                two(lambda comm, bits=bits: DataParallel(dropping(bits), comm)),
+                ValueError,
+                f"can jump ahead at any time in the Dropout at '0'.*got {bits.__name__}",
+            )
+            for bits in (np.random.SFC64, np.random.Philox, np.random.MT19937)
         ),
         (
             lambda: DataParallel(network()).shard([1]),
