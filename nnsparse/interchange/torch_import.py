@@ -57,9 +57,10 @@ def from_torch(
     -----
     A mask (`torch.nn.utils.prune`, `torch.ao.pruning`, weight_orig and weight_mask in a state dict) gives the topology:
     weights where it is not zero, even if they are zero themselves. Without one the topology is where the numbers are
-    not zero; the layout of torch's sparse tensors is kept with the zeros in it. A mask on a bias is multiplied in.
-    float16 and bfloat16 become float32, exactly. Not taken over: hooks, `requires_grad`, devices. The result is in
-    training mode if the module is.
+    not zero; the layout of torch's sparse tensors is kept with the zeros in it. A mask on a bias is multiplied in. A
+    state dict does not say a BatchNorm1d's eps and momentum: torch's defaults 1e-5 and 0.1 are taken. float16 and
+    bfloat16 become float32, exactly. Not taken over: hooks, `requires_grad`, devices. The result is in training mode if
+    the module is.
 
     Examples
     --------

@@ -38,6 +38,7 @@ def parts_of_module(module: Any, rng: Seed) -> list[Part]:
     """
     random = np.random.default_rng(rng)
     known: dict[int, Part] = {}  # a layer that stands in two places is one layer here too
+    owners: dict[int, str] = {}  # of parameters
     parts: list[Part] = []
     rows: str | None = None  # the Embedding whose output is not flat yet
     for name, layer in _leaves("", module):
@@ -50,6 +51,12 @@ def parts_of_module(module: Any, rng: Seed) -> list[Part]:
                 rows = None
             continue
         if id(layer) not in known:
+            for parameter in layer.parameters():
+                if (owner := owners.setdefault(id(parameter), where)) != where:
+                    raise ValueError(
+                        f"from_torch: {where} shares a parameter with {owner}, which has no counterpart. Use one layer "
+                        "in both places, or give each its own copy."
+                    )
             known[id(layer)] = _part(where, name, kind, layer, random)
         part = known[id(layer)]
         if rows is not None and part.n_in is not None:

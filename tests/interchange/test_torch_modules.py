@@ -119,6 +119,13 @@ def test_a_layer_in_two_places_is_one_layer():
     assert len(list(model.parameters())) == 2
 
 
+def test_two_layers_that_share_a_weight_are_refused():
+    first, second = T.Linear(12, 12), T.Linear(12, 12)
+    second.weight = first.weight
+    with pytest.raises(ValueError, match=r"layer '2' \(Linear\) shares a parameter with layer '0'"):
+        ns.from_torch(T.Sequential(first, T.Tanh(), second))
+
+
 def test_a_subclass_that_keeps_the_forward_method_is_taken():
     class Network(T.Sequential):
         def __init__(self):
