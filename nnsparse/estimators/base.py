@@ -1,7 +1,7 @@
 """What both estimators share: the arguments of scikit-learn's MLPs, one training with `train.fit`, the attributes.
 
 `parameters` has the arguments' rules, `samples` what is trained on, `network` and `objective` what is trained,
-`monitor` when it is enough. The subclasses say what targets mean.
+`monitor` when it is enough, `going_on` what a later call keeps. The subclasses say what targets mean.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,18 @@ from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from nnsparse import nn
+from nnsparse.estimators.going_on import (
+    check_going_on,
+    check_incremental,
+    guarded,
+    kept,
+    settings_of,
+)
 from nnsparse.estimators.methods import first_sparsity, recipe_of
 from nnsparse.estimators.monitor import Monitor
 from nnsparse.estimators.network import affine, coefficients, network, weight_sparsity
 from nnsparse.estimators.objective import Loss, make_optimizer
-from nnsparse.estimators.parameters import check_parameters, guarded, layer_sizes
+from nnsparse.estimators.parameters import check_parameters, layer_sizes
 from nnsparse.estimators.samples import Samples, checked_weight
 from nnsparse.estimators.training import UNFINISHED, Training
 from nnsparse.optim import Optimizer
@@ -52,8 +60,9 @@ class SparseMLP(BaseEstimator, ABC):
     loss_curve_: list[float]
     best_validation_score_: float | None
     validation_scores_: list[float] | None
-    _optimizer: Optimizer | None
+    _optimizer: Optimizer
     _no_improvement_count: int
+    _first_settings: dict[str, Any]
 
     def __init__(
         self,
@@ -142,8 +151,10 @@ class SparseMLP(BaseEstimator, ABC):
         who = type(self).__name__
         check_parameters(who, self.get_params(deep=False))
         if incremental:
-            self._check_incremental(who)
+            check_incremental(who, self)
         fresh = not self.__sklearn_is_fitted__() or not (incremental or self.warm_start)
+        if not fresh:
+            check_going_on(who, self, self.model_, self._first_settings)
         random = check_random_state(self.random_state)
         samples = self._samples(who, X, y, sample_weight, classes, fresh)
         seeds = [int(seed) for seed in random.randint(2**31 - 1, size=3)]
@@ -153,32 +164,21 @@ class SparseMLP(BaseEstimator, ABC):
             samples, held_out = samples.split(self.validation_fraction, strata, seeds[2])
         loader = samples.loader(self._batch_size(len(samples)), bool(self.shuffle), seeds[1])
         epochs = 1 if incremental else int(self.max_iter)
-        recipe = None
-        if fresh and self.recipe is not None:
-            recipe = recipe_of(self.recipe, self.sparsity, epochs * len(loader))
-        self._begin(who, samples, fresh, recipe, seeds[0])
-        loader.epoch = len(self.loss_curve_)  # another order than in earlier calls
-        if not incremental or self._optimizer is None:
-            self._optimizer = make_optimizer(list(self.model_.parameters()), self)
-        monitor = Monitor(self, len(samples), held_out, self._score)
-        plan = Training(loader, epochs, self._loss(), recipe, seeds[0])
-        end = plan.run(self.model_, self._optimizer, float(self.alpha), monitor, bool(self.verbose))
-        if end == UNFINISHED and not incremental:
-            warnings.warn(
-                f"max_iter={self.max_iter} epochs are over, and the training has not converged yet: it still improves "
-                f"by more than tol={self.tol:g}",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
-
-    def _check_incremental(self, who: str) -> None:
-        for name, value in (
-            ("early_stopping=False", self.early_stopping),
-            ("recipe=None", self.recipe is not None),
-        ):
-            if value:
-                raise ValueError(
-                    f"{who}.partial_fit expects {name}: it does not know how long the training will be. Call fit."
+        recipe = recipe_of(self.recipe, self.sparsity, epochs * len(loader)) if fresh else None
+        with nullcontext() if fresh else kept(self):
+            if fresh:
+                self._make_model(samples, recipe, seeds[0])
+            self._begin(fresh, incremental)
+            loader.epoch = len(self.loss_curve_)  # another order than in earlier calls
+            monitor = Monitor(self, len(samples), held_out, self._score)
+            plan = Training(loader, epochs, self._loss(), recipe, seeds[0])
+            ended = plan.run(self.model_, self._optimizer, self.alpha, monitor, bool(self.verbose))
+            if ended == UNFINISHED and not incremental:
+                warnings.warn(
+                    f"max_iter={self.max_iter} epochs are over, and the training has not converged yet: it still "
+                    f"improves by more than tol={self.tol:g}",
+                    ConvergenceWarning,
+                    stacklevel=4,
                 )
 
     def _samples(
@@ -227,37 +227,33 @@ class SparseMLP(BaseEstimator, ABC):
             )
         return min(int(self.batch_size), n_samples)
 
-    def _begin(
-        self, who: str, samples: Samples, fresh: bool, recipe: Recipe | None, seed: int
-    ) -> None:
-        """Make the model of a first training, or check that it is the one asked for; set the attributes."""
-        hidden = layer_sizes(self.hidden_layer_sizes)
-        sizes = [samples.rows.shape[1], *hidden, self.n_outputs_]
-        if fresh:
-            model = network(
-                sizes,
-                self.activation,
-                sparsity=first_sparsity(recipe, self.sparsity),
-                distribution=self.distribution,
-                dtype=samples.rows.dtype,
-                seed=seed,
-            )
-            self.model_ = model if recipe is None else prunable(model)
-            self._optimizer = None
-            self.n_layers_, self.t_, self.loss_curve_, self.best_loss_ = len(sizes), 0, [], np.inf
-            self.validation_scores_ = None
-        present = [layer.out_features for layer in affine(self.model_)]
-        if present != sizes[1:]:
-            raise ValueError(
-                f"{who} expects hidden_layer_sizes={tuple(present[:-1])} of the model that it goes on with; got "
-                f"{tuple(hidden)}. Set warm_start=False to begin anew."
-            )
-        self.n_iter_, self._no_improvement_count = 0, 0
-        self.best_validation_score_ = None
+    def _make_model(self, samples: Samples, recipe: Recipe | None, seed: int) -> None:
+        """Make the model of a first training, and an empty record of it."""
+        sizes = [samples.rows.shape[1], *layer_sizes(self.hidden_layer_sizes), self.n_outputs_]
+        model = network(
+            sizes,
+            self.activation,
+            sparsity=first_sparsity(recipe, self.sparsity),
+            distribution=self.distribution,
+            dtype=samples.rows.dtype,
+            seed=seed,
+        )
+        self.model_ = model if recipe is None else prunable(model)
+        self._first_settings = settings_of(self)
+        self.n_layers_, self.t_, self.loss_curve_, self.best_loss_ = len(sizes), 0, [], np.inf
+        self.validation_scores_ = None
+
+    def _begin(self, fresh: bool, incremental: bool) -> None:
+        """Set what a call begins with; to the calls of `partial_fit`, each an epoch, more of it is the last one's."""
+        if fresh or not incremental:
+            self._optimizer = make_optimizer(list(self.model_.parameters()), self)
+            self._no_improvement_count = 0
+        self.n_iter_, self.best_validation_score_ = 0, None
         if self.early_stopping:
             self.validation_scores_ = self.validation_scores_ or []
-            self.best_validation_score_ = -np.inf
-            self.best_loss_ = None
+            self.best_loss_, self.best_validation_score_ = None, -np.inf
+        elif self.best_loss_ is None:  # the last call watched the validation score
+            self.best_loss_ = np.inf
 
     # ------------------------------------------------------------ prediction and attributes
 

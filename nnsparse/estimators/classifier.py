@@ -11,7 +11,7 @@ from sklearn.base import ClassifierMixin
 
 from nnsparse import nn
 from nnsparse.estimators.base import SparseMLP
-from nnsparse.estimators.labels import MULTICLASS, MULTILABEL, Labels
+from nnsparse.estimators.labels import MULTICLASS, MULTILABEL, Labels, checked_classes
 from nnsparse.estimators.monitor import weighted_mean
 from nnsparse.estimators.objective import Loss
 from nnsparse.estimators.samples import Samples, class_factors
@@ -52,12 +52,13 @@ class SparseMLPClassifier(ClassifierMixin, SparseMLP):
     verbose : bool
         Show a progress bar.
     warm_start : bool
-        `fit` goes on with the present model, and a recipe is not run again.
+        `fit` goes on with the present model, which keeps its hidden layers, activation, sparsity, distribution (they
+        may not be changed), classes (fewer may occur) and dtype. A recipe is not run again.
     momentum, nesterovs_momentum
         Of "sgd".
     early_stopping, validation_fraction : bool, float
-        Hold out a fraction of the samples, as many of each class as there are, and end with the weights that score
-        best on them.
+        Hold out a fraction of the samples, and end with the weights that score best on them. Of each class alike, if
+        all classes have two samples and fit into both parts (several labels: at random).
     beta_1, beta_2, epsilon : float
         Of "adam".
     sparsity : float in [0, 1)
@@ -186,7 +187,7 @@ class SparseMLPClassifier(ClassifierMixin, SparseMLP):
         ValueError
             If an argument, of the constructor or of this method, is not as said.
         NonFiniteLossError
-            If the training diverges.
+            If the training diverges. After any error the estimator is as before.
         """
         self._train(X, y, sample_weight, incremental=False)
         return self
@@ -213,10 +214,11 @@ class SparseMLPClassifier(ClassifierMixin, SparseMLP):
             As `fit`; also with `early_stopping`, a `recipe` or `class_weight="balanced"`, for which all data have to
             be known.
         """
+        known = None if classes is None else checked_classes("SparseMLPClassifier", classes)
         if not self.__sklearn_is_fitted__():
-            if classes is None:
+            if known is None:
                 raise ValueError("classes must be passed on the first call to partial_fit.")
-        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+        elif known is not None and not np.array_equal(known, self.classes_):
             raise ValueError(
                 f"SparseMLPClassifier.partial_fit expects classes={self.classes_} as before; got {classes!r}."
             )
@@ -225,7 +227,7 @@ class SparseMLPClassifier(ClassifierMixin, SparseMLP):
                 "SparseMLPClassifier.partial_fit expects class_weight as a dict: it has not seen all data, which "
                 "'balanced' asks for. Pass for instance dict(zip(classes, compute_class_weight('balanced', ...)))."
             )
-        self._train(X, y, sample_weight, incremental=True, classes=classes)
+        self._train(X, y, sample_weight, incremental=True, classes=known)
         return self
 
     def predict(self, X: ArrayLike) -> Array:

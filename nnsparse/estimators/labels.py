@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import reprlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,14 +40,17 @@ class Labels:
     def of(cls, y: Array, classes: Any = None) -> Labels:
         """Return the labels of targets (n,) or indicators (n, n_labels); of (n,) perhaps more `classes` than occur.
 
+        Those are as `checked_classes` returns them.
+
         Raises
         ------
         ValueError
-            If the targets are continuous, or several of several classes.
+            If the targets are continuous, several of several classes, or two numbers other than 0 and 1.
         """
         check_classification_targets(y)
         found = type_of_target(y)
         if found == "multilabel-indicator":
+            _check_indicators(y)
             return cls(np.arange(y.shape[1]), MULTILABEL, y.dtype)
         if y.ndim == 2:
             raise ValueError(
@@ -53,7 +58,7 @@ class Labels:
                 f"{y.shape}. Several classes per sample? Fit one estimator per column: "
                 "sklearn.multioutput.MultiOutputClassifier."
             )
-        known = np.unique(y if classes is None else np.asarray(classes))
+        known = np.unique(y) if classes is None else classes
         return cls(known, BINARY if known.size <= 2 else MULTICLASS, known.dtype)
 
     @property
@@ -67,15 +72,24 @@ class Labels:
         Raises
         ------
         ValueError
-            If there are other classes than `classes`, or another number of labels.
+            If there are other classes than `classes`, another number of labels, or one kind for the other.
         """
         if self.kind == MULTILABEL:
             if y.ndim != 2 or y.shape[1] != self.classes.size:
                 raise ValueError(
                     f"expected y as an indicator of {self.classes.size} labels as in the first fit; got {y.shape}"
                 )
+            _check_indicators(y)
             return y.astype(np.int64)
-        unknown = np.setdiff1d(y, self.classes)
+        if y.ndim != 1:
+            raise ValueError(
+                f"expected y with one class per sample, (n,), as in the first fit; got {y.shape}. Several labels per "
+                "sample? Begin anew: call fit with warm_start=False."
+            )
+        try:
+            unknown = np.setdiff1d(y, self.classes)
+        except TypeError:  # they do not sort
+            unknown = np.array([label for label in y if label not in self.classes][:1], object)
         if unknown.size:
             raise ValueError(
                 f"expected y with the classes {self.classes}, as in the first fit; got also {unknown}. With "
@@ -117,3 +131,34 @@ class Labels:
         """Return for which samples the network is right, in all labels, (n,) bool; `targets` as `encode` makes them."""
         right = self.numbers(outputs) == targets
         return np.asarray(right.all(axis=1) if self.kind == MULTILABEL else right)
+
+
+def checked_classes(who: str, classes: Any) -> Array:
+    """Return the classes that a user names, sorted, each once, (n_classes,).
+
+    Raises
+    ------
+    ValueError
+        If they are no sequence of labels that sort.
+    """
+    try:
+        given = np.asarray(classes)
+        known = np.unique(given)
+    except (TypeError, ValueError):
+        known = None
+    mixed = isinstance(classes, Sequence) and len({isinstance(c, str) for c in classes}) > 1
+    if known is None or mixed or given.ndim != 1 or (known != known).any():
+        raise ValueError(
+            f"{who}.partial_fit expects classes as a sequence (n_classes,) of labels of one type, all numbers or all "
+            f"strings; got {reprlib.repr(classes)}."
+        )
+    return known
+
+
+def _check_indicators(y: Array) -> None:
+    others = y[~np.isin(y, (0, 1))]
+    if others.size:
+        raise ValueError(
+            f"expected indicators of 0 and 1 as y {y.shape}, one column per label; got also {others[0]}. "
+            "Where a label holds, pass 1: for instance (y == y.max()).astype(int)."
+        )

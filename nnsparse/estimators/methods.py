@@ -27,12 +27,13 @@ RECIPES: Mapping[str, Callable[[float, int], Recipe]] = {
 }
 
 
-def recipe_of(given: Any, sparsity: float, total_steps: int) -> Recipe:
+def recipe_of(given: Any, sparsity: float, total_steps: int) -> Recipe | None:
     """Return the recipe that an estimator was given by name, as a function of the sparsity, or itself.
 
     Parameters
     ----------
-    given : str, callable or Recipe
+    given : str, callable, Recipe or None
+        Of None, None.
     sparsity : float
         The estimator's; a ready recipe has its own.
     total_steps : int
@@ -43,7 +44,7 @@ def recipe_of(given: Any, sparsity: float, total_steps: int) -> Recipe:
     TypeError
         If the function returns no recipe.
     """
-    if isinstance(given, Recipe):
+    if given is None or isinstance(given, Recipe):
         return given
     if isinstance(given, str):
         return RECIPES[given](sparsity, max(1, min(100, total_steps // _UPDATES)))

@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any
 
 import numpy as np
 
 from nnsparse.estimators.methods import RECIPES
 from nnsparse.sparsify.recipe import Recipe
 
-_Estimator = TypeVar("_Estimator")
-_Arguments = ParamSpec("_Arguments")
 ACTIVATIONS = ("identity", "logistic", "tanh", "relu")
 
 
@@ -57,26 +54,6 @@ def check_parameters(who: str, given: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"{who} expects {name} as {rule.expected}; got {value!r}.{rule.hint(value)}"
             )
-
-
-def guarded(
-    train: Callable[Concatenate[_Estimator, _Arguments], None],
-) -> Callable[Concatenate[_Estimator, _Arguments], None]:
-    """Return a method after whose errors the estimator is as before: a refused `fit` leaves the older model usable."""
-
-    @wraps(train)
-    def safe(
-        estimator: _Estimator, /, *args: _Arguments.args, **options: _Arguments.kwargs
-    ) -> None:
-        before = dict(vars(estimator))
-        try:
-            train(estimator, *args, **options)
-        except Exception:
-            vars(estimator).clear()
-            vars(estimator).update(before)
-            raise
-
-    return safe
 
 
 def layer_sizes(hidden_layer_sizes: Any) -> list[int]:

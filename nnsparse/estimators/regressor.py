@@ -52,7 +52,7 @@ class SparseMLPRegressor(RegressorMixin, SparseMLP):
         ValueError
             If an argument, of the constructor or of this method, is not as said.
         NonFiniteLossError
-            If the training diverges.
+            If the training diverges. After any error the estimator is as before.
         """
         self._train(X, y, sample_weight, incremental=False)
         return self

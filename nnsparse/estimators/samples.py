@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,12 +58,13 @@ class Samples:
         ----------
         fraction : float in (0, 1)
         classes : (n,) or None
-            Kept in the same proportion on both sides.
+            Kept in the same proportion on both sides, if each side has room for all of them and none has a single
+            sample; else drawn without a look at them.
 
         Raises
         ------
         ValueError
-            If one of the sides gets fewer than two samples, or a class has a single one.
+            If one of the sides gets fewer than two samples.
         """
         n = len(self)
         held = int(np.ceil(fraction * n))
@@ -71,10 +73,17 @@ class Samples:
                 f"early_stopping expects two samples or more for training and for validation; {fraction:g} of {n} "
                 f"samples is {held}. Change validation_fraction, or leave early_stopping off."
             )
+        strata = None if classes is None or not _on_both_sides(classes, held) else classes
         index: tuple[Array, Array] = train_test_split(
-            np.arange(n), test_size=held, random_state=seed, stratify=classes
+            np.arange(n), test_size=held, random_state=seed, stratify=strata
         )
         return self.part(np.sort(index[0])), self.part(np.sort(index[1]))
+
+
+def _on_both_sides(classes: Array, held: int) -> bool:
+    """Return whether classes (n,) can all be among `held` samples and among the others."""
+    counts = np.unique(classes, return_counts=True)[1]
+    return bool(counts.size <= min(held, classes.size - held) and counts.min() >= 2)
 
 
 def checked_weight(who: str, sample_weight: Any, n: int) -> Array | None:
@@ -83,11 +92,17 @@ def checked_weight(who: str, sample_weight: Any, n: int) -> Array | None:
     Raises
     ------
     ValueError
-        If they are no numbers, of another shape, negative, not finite or all zero.
+        If they are no numbers, ragged, of another shape, negative, not finite or all zero.
     """
     if sample_weight is None:
         return None
-    given: Any = np.asarray(sample_weight)
+    try:
+        given: Any = np.asarray(sample_weight)
+    except ValueError:
+        raise ValueError(
+            f"{who} expects one sample_weight per sample, ({n},); got sequences of several lengths: "
+            f"{reprlib.repr(sample_weight)}."
+        ) from None
     if given.dtype.kind not in "fiub":
         raise ValueError(f"{who} expects real numbers as sample_weight; got dtype {given.dtype}.")
     if given.shape not in ((), (n,)):

@@ -66,7 +66,7 @@ class Training:
         ValueError
             If the weights are not, at the end.
         """
-        objective = Objective(*self.loss, [layer.weight for layer in affine(model)], alpha)
+        objective = Objective(*self.loss, [layer.weight for layer in affine(model)], float(alpha))
         updates: list[Update] = [objective]
         if self.recipe is not None:
             total = self.epochs * len(self.loader)

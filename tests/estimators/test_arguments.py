@@ -77,6 +77,13 @@ DATA: list[tuple[str, dict[str, Any], str]] = [
     ("negative weights", {"sample_weight": Y - 1.0}, "at least 0; got -1.0 at index 0"),
     ("infinite weights", {"sample_weight": np.full(20, np.inf)}, "finite and at least 0"),
     ("no weights", {"sample_weight": np.zeros(20)}, "all 20 weights are zero"),
+    (
+        "ragged weights",
+        {"sample_weight": [[1], [1, 2]] * 10},
+        "one sample_weight per sample, (20,); got sequences of",
+    ),
+    ("labels of -1 and 1", {"y": 2 * np.eye(3)[Y] - 1}, "indicators of 0 and 1 as y (20, 3)"),
+    ("labels of 1 and 2", {"y": np.eye(3, dtype=int)[Y] + 1}, "one column per label; got also 2. "),
     ("weights in words", {"sample_weight": ["a"] * 20}, "real numbers as sample_weight"),
 ]
 
@@ -157,6 +164,40 @@ def test_partial_fit_asks_for_the_classes_first_and_then_keeps_to_them() -> None
     labels = SparseMLPClassifier().partial_fit(X, np.eye(3, dtype=int)[Y], classes=[0, 1, 2])
     with pytest.raises(ValueError, match="indicator of 3 labels as in the first fit"):
         labels.partial_fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("classes", "shown"),
+    [
+        ([[0], [1, 2]], "[[0], [1, 2]]"),
+        ([[0, 1], [2, 3]], "[[0, 1], [2, 3]]"),
+        ([0, None], "[0, None]"),
+        ([0, "a"], "[0, 'a']"),
+        ([0, 1, float("nan")], "[0, 1, nan]"),
+        (3, "3"),
+        ({0, 1, 2}, "{0, 1, 2}"),
+        (list(range(99)) + [None], "[0, 1, 2, 3, 4, 5, ...]"),
+    ],
+)
+def test_classes_that_are_no_sequence_of_labels_are_refused(classes: Any, shown: str) -> None:
+    for model in (
+        SparseMLPClassifier(),
+        SparseMLPClassifier(max_iter=1, tol=1.0).partial_fit(X, Y, classes=[0, 1, 2]),
+    ):
+        with pytest.raises(ValueError) as error:  # noqa: PT011
+            model.partial_fit(X, Y, classes=classes)
+        assert str(error.value) == (
+            "SparseMLPClassifier.partial_fit expects classes as a sequence (n_classes,) of labels of one type, all "
+            f"numbers or all strings; got {shown}."
+        )
+
+
+def test_indicators_stay_zero_and_one() -> None:
+    labels = np.eye(3, dtype=int)[Y]
+    model = SparseMLPClassifier().partial_fit(X, labels, classes=[0, 1, 2])
+    for wrong in (2 * labels - 1, 0.5 * labels, np.where(labels, "yes", "no")):
+        with pytest.raises(ValueError, match=r"indicators of 0 and 1 as y \(20, 3\)"):
+            model.partial_fit(X, wrong)
 
 
 def test_going_on_needs_the_same_shape() -> None:

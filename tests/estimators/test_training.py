@@ -15,6 +15,8 @@ from nnsparse import sparsify
 from nnsparse.estimators import SparseMLPClassifier, SparseMLPRegressor
 from nnsparse.estimators.monitor import Monitor
 from nnsparse.estimators.network import used_sizes
+from nnsparse.estimators.samples import Samples
+from nnsparse.rows import rows_of
 
 UNFINISHED = f"ignore::{ConvergenceWarning.__module__}.ConvergenceWarning"
 pytestmark = pytest.mark.filterwarnings(UNFINISHED)
@@ -201,6 +203,34 @@ def test_early_stopping_ends_with_the_best_weights(kind: Any) -> None:
     best = int(np.argmax(scores)) + 1
     assert best < model.n_iter_
     assert bits(model) == bits(kind(**{**settings, "max_iter": best}).fit(X, Y))
+
+
+def test_early_stopping_holds_out_all_classes_alike() -> None:
+    y = np.repeat([0, 1, 2], [80, 30, 10])
+    model = classifier(early_stopping=True, max_iter=1)
+    samples = Samples(rows_of(X), y, None)
+    rest, held_out = samples.split(0.1, y, seed=0)
+    assert np.bincount(held_out.targets).tolist() == [8, 3, 1]
+    assert np.bincount(rest.targets).tolist() == [72, 27, 9]
+    model.fit(X, y)
+    assert model.t_ == 108
+
+
+@pytest.mark.parametrize(
+    ("y", "fraction"),
+    [
+        (np.arange(60) % 10, 0.1),  # 6 held out
+        (np.arange(60) % 10, 0.9),  # 6 left
+        (np.minimum(np.arange(60), 1), 0.1),  # a class that occurs once
+    ],
+    ids=["few held out", "few left", "a class of one"],
+)
+def test_early_stopping_takes_classes_that_cannot_all_be_held_out(y: Any, fraction: float) -> None:
+    model = classifier(
+        early_stopping=True, validation_fraction=fraction, max_iter=2, batch_size="auto"
+    ).fit(X[:60], y)
+    assert model.t_ == 2 * (60 - np.ceil(60 * fraction))
+    assert model.classes_.tolist() == np.unique(y).tolist()
 
 
 def test_the_adaptive_rate_is_divided_until_it_is_tiny() -> None:
