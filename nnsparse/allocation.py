@@ -1,7 +1,6 @@
 """Exact integer counts: how many nonzeros a matrix gets, how they are shared out, which are drawn.
 
-Fractions end here; everything behind this file counts in integers. What the counts are used for
-is in `topology`.
+Fractions end here; everything behind this file counts in integers. What the counts are used for is in `topology`.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import math
 import operator
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
-from numbers import Rational, Real
+from numbers import Integral, Rational, Real
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,6 +113,7 @@ def apportion(shares: Sequence[float], caps: Sequence[int], total: int) -> list[
             f"apportion expects one cap per share; got {len(shares)} shares and {len(caps)} caps. "
             "Pass lists of equal length."
         )
+    shares = [int(s) if isinstance(s, Integral) else s for s in shares]  # NumPy's overflow
     limits = [_count(f"caps[{i}]", cap) for i, cap in enumerate(caps)]
     total = _count("total", total, sum(limits))
     for i, share in enumerate(shares):

@@ -211,6 +211,8 @@ class _Ramp:
 
     def __call__(self, progress: float) -> float:
         way = self.curve(_checked(progress))
+        if self.start == self.end:
+            return self.start  # exactly: the two parts of a sum would be rounded
         return (1.0 - way) * self.start + way * self.end
 
     def __repr__(self) -> str:

@@ -217,3 +217,10 @@ def test_draw_makes_every_set_equally_likely(k):
     expected = times / n_sets
     chi_squared = sum((count - expected) ** 2 / expected for count in seen.values())
     assert chi_squared < n_sets - 1 + 5 * np.sqrt(2 * (n_sets - 1))
+
+
+@pytest.mark.parametrize(("dtype", "unit"), [(np.int32, 10**8), (np.int64, 10**9)])
+def test_shares_of_numpys_integers_are_exact(dtype, unit):
+    caps, expected = [4 * unit, 4 * unit], [2 * unit + 4 * unit // 10, 6 * unit // 10]
+    assert apportion([4 * unit, unit], caps, 3 * unit) == expected
+    assert apportion(np.array([4 * unit, unit], dtype), caps, 3 * unit) == expected

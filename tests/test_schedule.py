@@ -119,3 +119,9 @@ def test_values_must_be_finite_and_ratios_positive() -> None:
         schedule.step([0.5], factor=0.0)
     with pytest.raises(ValueError, match="positive divide"):
         schedule.one_cycle(divide=-1.0)
+
+
+@pytest.mark.parametrize("make", [schedule.linear, schedule.cosine, schedule.cubic])
+def test_a_way_to_where_it_begins_stays_there_exactly(make) -> None:
+    for value in (0.9, 0.7, 0.1, 1 / 3):
+        assert {make(value, value)(step / 97) for step in range(98)} == {value}
