@@ -111,9 +111,9 @@ class _Stage:
 
     def remove(self, reader: _Stage, gone: Array) -> None:
         """Take out the units where `gone` is true, all but the first if all are; `reader` has no weights from them."""
+        self.select(~gone[self.rows])
         if gone.all():
             gone[0] = False
-        self.select(~gone[self.rows])
         renumbered = np.cumsum(~gone) - 1
         self.rows, reader.columns = renumbered[self.rows], renumbered[reader.columns]
         self.bias, self.units = self.bias[~gone], self.units[~gone]

@@ -261,3 +261,11 @@ def test_a_layer_that_mixes_units_is_named_unless_it_stands_outside():
     assert len(compact(nn.Sequential(Mixer(), first, nn.ReLU(), last, Mixer()))) == 5
     with pytest.raises(TypeError, match="expects a Sequential; got SparseLinear"):
         compact(first)
+
+
+def test_of_a_layer_that_nobody_reads_one_unit_remains_without_weights():
+    first, last = layer([[1, 2], [3, 4]], bias=[1, 1]), layer([[0, 0]], bias=[5])
+    small = compact(nn.Sequential(layer([[1, 1], [1, 1]]), nn.ReLU(), first, nn.ReLU(), last))
+    assert shapes(small) == [(2, 1), (1, 1), (1, 1)]
+    assert [module.nnz for module in small if isinstance(module, nn.SparseLinear)] == [0, 0, 0]
+    assert small.predict(np.ones((1, 2))).tolist() == [[5.0]]
