@@ -178,11 +178,13 @@ class SparseParameter(Parameter):
         where = slice(None) if self._topology.is_full else storage(self._topology)
         self.data[where] = array
 
-    def move_to(self, topology: Topology, fill: ArrayLike = 0.0) -> None:
+    def move_to(
+        self, topology: Topology, fill: ArrayLike = 0.0, *, keep_grad: bool = False
+    ) -> None:
         """Give the parameter another support; the only place where that happens.
 
-        Survivors keep their value and their buffers; newcomers get `fill` and zero buffers. The gradient is dropped:
-        nobody computed it for the newcomers.
+        Survivors keep their value and their buffers; newcomers get `fill` and zero buffers. The gradient is dropped,
+        as nobody computed it for the newcomers, or kept where they get none in any case.
 
         Parameters
         ----------
@@ -190,6 +192,8 @@ class SparseParameter(Parameter):
             Of the same shape.
         fill : float or (n_newcomers,) array
             Values of the newcomers, in canonical order.
+        keep_grad : bool
+            Keep the gradient of the survivors, if it has one element for each of them; that of newcomers is zero.
 
         Raises
         ------
@@ -229,7 +233,10 @@ class SparseParameter(Parameter):
 
         data = moved(self.data, fill_array)
         buffers = {name: moved(buffer, 0.0) for name, buffer in self.buffers.items()}
-        self.data, self.buffers, self._topology, self.grad = data, buffers, topology, None
+        grad = self.grad if keep_grad and isinstance(self.grad, np.ndarray) else None
+        if grad is not None:
+            grad = moved(grad, 0.0) if grad.shape == self.data.shape else None
+        self.data, self.buffers, self._topology, self.grad = data, buffers, topology, grad
 
     def to_scipy(self) -> sparse.csr_matrix:
         """Return a copy as a SciPy CSR matrix (n_out, n_in)."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnsparse.parameter import Parameter
+from nnsparse.parameter import HELD, Parameter
 from nnsparse.row_gradient import RowGradient
 
 _PIECE = 1 << 14  # elements squared at a time: their squares stay in the first-level cache
@@ -38,7 +38,8 @@ def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
     Notes
     -----
     Source: Pascanu et al., On the difficulty of training recurrent neural networks, 2013, algorithm 1. Gradients of
-    sparse weights have no entries for the missing ones, so these do not count.
+    sparse weights have no entries for the missing ones, so these do not count; nor do those of weights that sparse
+    training holds at zero (`buffers["held"]`), which are missing as well.
 
     Examples
     --------
@@ -51,7 +52,7 @@ def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
     """
     limit = check_max_norm("clip_grad_norm", max_norm)
     owners = [parameter for parameter in parameters if parameter.grad is not None]
-    norm = math.sqrt(sum(_squares(parameter.grad) for parameter in owners))
+    norm = math.sqrt(sum(_squares(parameter) for parameter in owners))
     if math.isfinite(norm) and norm > limit:
         for parameter in owners:
             grad = parameter.grad
@@ -71,11 +72,14 @@ def check_max_norm(who: str, max_norm: Any) -> float:
     return float(max_norm)
 
 
-def _squares(grad: Any) -> float:
-    """Return the sum of squares in float64, without BLAS, whose threads would stay in the way."""
+def _squares(parameter: Parameter) -> float:
+    """Return the gradient's sum of squares in float64, without BLAS, whose threads would stay in the way."""
+    grad: Any = parameter.grad
     flat: NDArray[Any] = (grad.values if isinstance(grad, RowGradient) else grad).reshape(-1)
-    total = 0.0
+    held, total = parameter.buffers.get(HELD), 0.0
     for start in range(0, flat.size, _PIECE):
         piece = flat[start : start + _PIECE].astype(np.float64)
+        if held is not None:
+            piece[held[start : start + _PIECE] == 0] = 0  # whatever is there: it may be NaN
         total += float(np.add.reduce(np.multiply(piece, piece, out=piece)))
     return total

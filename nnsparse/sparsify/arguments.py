@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 from numbers import Real
+from typing import Any
 
 from nnsparse.schedule import Schedule, constant
 
@@ -53,6 +55,20 @@ def rising(initial: float, sparsity: float) -> None:
         raise ValueError(
             f"expected initial <= sparsity; got initial={initial!r}, sparsity={sparsity!r}. Swap them?"
         )
+
+
+def integer(who: str, name: str, number: Any) -> int:
+    """Return an integer, NumPy's too, as Python's.
+
+    Raises
+    ------
+    TypeError
+        If it is none.
+    """
+    try:
+        return operator.index(number)
+    except TypeError:
+        raise TypeError(f"{who} expects {name} as an integer; got {number!r}.") from None
 
 
 def held(sparsity: float) -> Schedule:

@@ -13,6 +13,7 @@ from nnsparse.parameter import FORWARD
 from nnsparse.sparsify.context import Batch, LossFunction, Target, targets
 from nnsparse.sparsify.holding import Crossover, alive_count
 from nnsparse.sparsify.recipe import Recipe
+from nnsparse.sparsify.shares import MOMENTA, momentum_share
 
 _SAMPLES = 1000  # updates whose sparsity is looked at in advance
 
@@ -96,7 +97,7 @@ def targets_of(model: Module, optimizer: Optimizer, skip: Sequence[str]) -> tupl
 
 
 def check_masks(recipe: Recipe, found: Sequence[Target]) -> None:
-    """Refuse layers that compute with a mask which the recipe would not renew: one with effects may do so.
+    """Refuse layers that compute with a mask which none of the recipe's effects renews.
 
     Raises
     ------
@@ -104,12 +105,27 @@ def check_masks(recipe: Recipe, found: Sequence[Target]) -> None:
         Naming the layer.
     """
     for target in found:
-        if FORWARD in target.weight.buffers and not recipe.effects:
+        if FORWARD in target.weight.buffers and not any(e.sets_forward for e in recipe.effects):
             raise ValueError(
                 f"{recipe.name}: layer {target.name!r} still has the forward mask of another method, such as top_kast "
                 "or sr_ste before its last step. sparsify.harden(target), for target in sparsify.targets(model), "
                 "drops the weights that it hides; layer.weight.buffers.pop('forward') takes them all back."
             )
+
+
+def check_momentum(recipe: Recipe, optimizer: Optimizer) -> None:
+    """Refuse an optimizer without momentum where a recipe shares out growth by it.
+
+    Raises
+    ------
+    ValueError
+        If so.
+    """
+    if recipe.regrowth is momentum_share and not set(MOMENTA) & set(optimizer.settings.slots):
+        raise ValueError(
+            f"{recipe.name} shares out what grows by the optimizer's momentum, and {type(optimizer).__name__} keeps "
+            "none here. Make it as SGD(..., momentum=0.9) or Adam."
+        )
 
 
 def seed_of(rng: np.random.Generator | int | None) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 from nnsparse.nn.linear import Affine, SparseLinear
 from nnsparse.parameter import FORWARD
 from nnsparse.sparsify.context import Array, Context
+from nnsparse.sparsify.holding import alive_count, alive_mask
 
 # context -> for each target the scores (nnz,) of its stored weights in canonical order, larger = keep
 Criterion: TypeAlias = Callable[[Context], list[Array]]
@@ -50,17 +51,23 @@ def random(context: Context) -> list[Array]:
     Returns
     -------
     list of (nnz,) float64 arrays
-        One per target, canonical order: a function of seed, step and target only.
+        One per target, canonical order: a function of seed, step, target and the weights that are alive. What is held
+        at zero gets 0, so that nothing depends on how a layer is stored.
 
     Notes
     -----
     The numbers come from a child of `context.rng(index)`, so that random growth, which draws from the generator
     itself, does not repeat what decided the drop.
     """
-    return [
-        context.rng(index).spawn(1)[0].random(target.nnz)
-        for index, target in enumerate(context.targets)
-    ]
+    scores = []
+    for index, target in enumerate(context.targets):
+        alive = alive_mask(target)
+        drawn = context.rng(index).spawn(1)[0].random(alive_count(target))
+        scores.append(drawn)
+        if alive is not None:
+            scores[-1] = np.zeros(target.nnz)
+            scores[-1][alive] = drawn
+    return scores
 
 
 def movement(context: Context) -> list[Array]:

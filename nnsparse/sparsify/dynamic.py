@@ -19,11 +19,11 @@ from nnsparse.sparsify import criteria
 from nnsparse.sparsify.arguments import below_one, fraction, held, non_negative, rising
 from nnsparse.sparsify.context import Context
 from nnsparse.sparsify.effects import SrSte, TopKast
-from nnsparse.sparsify.fan_in import FanInGradient, fill_up
+from nnsparse.sparsify.fan_in import ConstantFanIn, FanInGradient, fill_up
 from nnsparse.sparsify.growth import Gradient, Growth, Random
 from nnsparse.sparsify.recipe import Recipe
 from nnsparse.sparsify.shares import Allocation, erdos_renyi, global_rank, momentum_share
-from nnsparse.sparsify.units import ConstantFanIn, NofM, Unit, Weight
+from nnsparse.sparsify.units import NofM, Unit, Weight
 from nnsparse.sparsify.when import At, Every
 from nnsparse.topology import Topology
 
@@ -194,8 +194,8 @@ def srigl(
     """RigL with a constant fan-in: a layer's neurons have equally many weights; those with too few good ones go.
 
     Source: Lasby et al., Dynamic sparse training with structured sparsity (SRigL), 2023: γ_sal = `min_salient` = 0.3.
-    Differences: see `units.ConstantFanIn` and `fan_in.FanInGradient`; exact totals, so fan-ins differ by one where they
-    have to.
+    Differences: see `fan_in.ConstantFanIn` and `fan_in.FanInGradient`; exact totals, so fan-ins differ by one where
+    they have to.
     """
     unit = ConstantFanIn(min_salient, uneven=True)
     start = _start(sparsity, ConstantFanIn(0.0), FanInFresh())

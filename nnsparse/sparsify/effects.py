@@ -8,7 +8,7 @@ gradients; `refresh`, after `optimizer.step`, looks at the new weights. Masks li
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,17 +16,22 @@ from numpy.typing import NDArray
 from nnsparse import tiles
 from nnsparse.allocation import apportion, exact_count
 from nnsparse.kernels.masks import best_n_of, penalize
-from nnsparse.kernels.select import largest
 from nnsparse.parameter import FORWARD
 from nnsparse.sparsify.arguments import fraction, non_negative
 from nnsparse.sparsify.context import Context, Target
+from nnsparse.sparsify.holding import alive_count, alive_largest
 from nnsparse.sparsify.units import Mask, NofM, subset
 
 Array = NDArray[Any]
 
 
 class Effect(Protocol):
-    """What happens at every step of training; frozen, all state is in the parameters' buffers."""
+    """What happens at every step of training; frozen, all state is in the parameters' buffers.
+
+    `sets_forward` says whether `refresh` makes the mask that the forward pass sees, of every target.
+    """
+
+    sets_forward: ClassVar[bool]
 
     def __call__(self, context: Context) -> None:
         """Add to `weight.grad` of each target that has one; after `backward`, before `optimizer.step`."""
@@ -59,6 +64,7 @@ class SrSte:
     their λ = 2·10⁻⁴. The layers are to hold all weights (`prunable`); `harden` makes them N:M for good.
     """
 
+    sets_forward: ClassVar[bool] = True
     unit: NofM = field(default_factory=lambda: NofM(2, 4))
     decay: float = 2e-4
 
@@ -82,7 +88,7 @@ class SrSte:
 
 @dataclass(frozen=True)
 class TopKast:
-    """Top-KAST's two sets: the forward pass sees A, the largest weights; gradients reach all stored weights, B ⊃ A.
+    """Top-KAST's two sets: the forward pass sees A, the largest weights; gradients reach all weights, B ⊃ A.
 
     The penalty λ(Σ_A w² + Σ_{B∖A} w² / D), with D = |A| / positions of the layer, pulls down what A does not use.
 
@@ -96,7 +102,7 @@ class TopKast:
         Steps from one choice of A to the next, at least 1.
     sparsity : float in [0, 1], optional
         Of A over the positions of all targets together, which makes |A| exact where |B| was rounded. Default: by
-        `share` of what is stored.
+        `share` of what is there.
 
     Raises
     ------
@@ -110,6 +116,7 @@ class TopKast:
     where a recipe moves it.
     """
 
+    sets_forward: ClassVar[bool] = True
     share: float
     decay: float = 1e-4
     every: int = 100
@@ -135,17 +142,17 @@ class TopKast:
         """Choose A anew if `context.step` is a multiple of `every`, or a layer has no mask yet."""
         for target, count in zip(context.targets, self._counts(context), strict=True):
             if context.step % self.every == 0 or FORWARD not in target.weight.buffers:
-                set_forward(target, largest(np.abs(target.canonical()), count))
+                set_forward(target, alive_largest(target, np.abs(target.canonical()), count))
 
     def _counts(self, context: Context) -> list[int]:
         """Return |A| of each layer: the exact total in proportion to |B|, and one at least where there is a weight."""
-        stored = [target.nnz for target in context.targets]
-        total = exact_count(sum(stored), density=self.share)
+        present = [alive_count(target) for target in context.targets]
+        total = exact_count(sum(present), density=self.share)
         if self.sparsity is not None:
             size = sum(target.size for target in context.targets)
-            total = min(sum(stored), exact_count(size, sparsity=self.sparsity))
-        counts = apportion(stored, stored, total)
-        for index, n in enumerate(stored):
+            total = min(sum(present), exact_count(size, sparsity=self.sparsity))
+        counts = apportion(present, present, total)
+        for index, n in enumerate(present):
             if n and not counts[index]:
                 richest = max(range(len(counts)), key=lambda i: counts[i])
                 counts[richest] -= counts[richest] > 1

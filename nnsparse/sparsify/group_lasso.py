@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnsparse.sparsify.arguments import non_negative
 from nnsparse.sparsify.context import Context, Target
+from nnsparse.sparsify.holding import alive_mask
 from nnsparse.sparsify.units import Mask
 from nnsparse.topology import Topology
 
@@ -33,9 +34,9 @@ def by_column(topology: Topology) -> Array:
 class GroupLasso:
     """The penalty λ Σ_g √|g| ‖W_g‖₂, by its proximal step W_g ← max(0, 1 − ηλ√|g| / ‖W_g‖) W_g.
 
-    |g| counts the stored weights of a group. An effect (see `effects`): `refresh` takes the proximal step after every
-    optimizer step, which sets whole groups to exactly zero; `survivors` says which weights are left, for the recipe to
-    drop the others and fine-tune the rest.
+    |g| counts the weights of a group that are stored and not held at zero. An effect (see `effects`): `refresh` takes
+    the proximal step after every optimizer step, which sets whole groups to exactly zero; `survivors` says which
+    weights are left, for the recipe to drop the others and fine-tune the rest.
 
     Parameters
     ----------
@@ -57,6 +58,7 @@ class GroupLasso:
     sparsity (FSSL) gives no formula: this is the usual one, not a reading of theirs.
     """
 
+    sets_forward: ClassVar[bool] = False
     strength: float
     groups: Groups = by_row
 
@@ -99,5 +101,6 @@ class GroupLasso:
         """Return (group of each weight, weights per group, ‖W_g‖ per group), all in float64 but the first."""
         index = self.groups(target.topology)
         squares = np.square(target.canonical(), dtype=np.float64)
-        sizes = np.bincount(index).astype(np.float64)
+        alive = alive_mask(target)
+        sizes = np.bincount(index, weights=alive).astype(np.float64)
         return index, sizes, np.sqrt(np.bincount(index, weights=squares))

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nnsparse import tiles
 from nnsparse.kernels import masks
+from nnsparse.kernels.select import largest
 from nnsparse.nn.module import Module
 from nnsparse.optim.optimizer import PARALLEL_FROM
 from nnsparse.parameter import FORWARD, HELD, SparseParameter, storage
@@ -102,6 +103,19 @@ def alive_count(target: Target) -> int:
     return target.nnz if held is None else int(np.count_nonzero(held))
 
 
+def alive_largest(target: Target, scores: Array, k: int) -> Mask:
+    """Return the mask, (nnz,) in canonical order, of the k largest scores (nnz,) of weights that are alive.
+
+    What is held at zero does not compete: a weight whose score is NaN is still better than one that is not there.
+    """
+    alive = alive_mask(target)
+    if alive is None:
+        alive = np.ones(scores.shape, np.bool_)
+    chosen: Mask = alive.copy()
+    chosen[alive] = largest(scores[alive], k)
+    return chosen
+
+
 def alive_topology(target: Target) -> Topology:
     """Return where the weights that are alive are."""
     mask = alive_mask(target)
@@ -145,22 +159,25 @@ def set_alive(target: Target, mask: Mask, slots: Iterable[str] = ()) -> None:
 
 
 def compress(target: Target) -> None:
-    """Store only what is alive."""
+    """Store only what is alive, with values, buffers and gradients."""
     held = target.weight.buffers.get(HELD)
     if held is not None:
         alive = alive_topology(target)
         target.weight.buffers.pop(HELD)
-        target.weight.move_to(alive)
+        target.weight.move_to(alive, keep_grad=True)
 
 
 def expand(target: Target) -> None:
-    """Store every position, those without a weight held at zero: the layer runs on the dense kernels."""
+    """Store every position, those without a weight held at zero: the layer runs on the dense kernels.
+
+    Gradients stay; those of the new positions are zero.
+    """
     weight, stored = target.weight, target.topology
     if stored.is_full:
         return
     if HELD not in weight.buffers:
         weight.buffers[HELD] = np.ones(weight.data.shape, weight.dtype)
-    weight.move_to(Topology.full(stored.shape))  # newcomers are zero, in the mask too
+    weight.move_to(Topology.full(stored.shape), keep_grad=True)  # newcomers are zero everywhere
 
 
 def masks_of(model: Module) -> dict[str, Array]:

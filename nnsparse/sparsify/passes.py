@@ -19,6 +19,7 @@ from nnsparse.nn.linear import SparseLinear
 from nnsparse.nn.module import Module
 from nnsparse.ops.arithmetic import divide
 from nnsparse.ops.structures import Structure
+from nnsparse.parameter import HELD
 from nnsparse.sparsify.context import Array, Context, LossFunction
 
 _SAME = 1e-3  # relative difference below which two losses are the same
@@ -107,13 +108,19 @@ def gradients(context: Context, loss: Tensor) -> list[Array]:
 
 
 def mean_gradients(context: Context, who: str, temperature: float = 1.0) -> list[Array]:
-    """Return d loss / d weight of each target, (nnz,) float64 in plan order: mean over all samples of all batches."""
+    """Return d loss / d weight of each target, (nnz,) float64 in plan order: mean over all samples of all batches.
+
+    It is zero where a weight is held at zero: what is not there has no gradient.
+    """
     totals, samples = [np.zeros(target.nnz) for target in context.targets], 0
     with untraced(context.model):
         for output, _, loss in passes(context, who, temperature):
             samples += len(output)
             for total, gradient in zip(totals, gradients(context, loss), strict=True):
                 total += len(output) * gradient.astype(np.float64)
+    for target, total in zip(context.targets, totals, strict=True):
+        if HELD in target.weight.buffers:
+            total[target.weight.buffers[HELD] == 0] = 0
     return [total / samples for total in totals]
 
 

@@ -97,8 +97,8 @@ def _fresh(module: Module) -> Any:
 def swap(model: Module, crossover: Crossover | None = None, skip: Sequence[str] = ()) -> list[str]:
     """Store each sparse layer in the way that is faster: full, with zeros held, or compressed.
 
-    No weight, no optimizer state and no parameter object changes; gradients are dropped where a layer moves, so swap
-    between `optimizer.step()` and the next forward pass. A `Sparsifier` keeps held weights at zero; without one, call
+    No weight, gradient, optimizer state or parameter object changes; but a backward pass belongs to the form that its
+    forward pass found, so do not swap between the two. A `Sparsifier` keeps held weights at zero; without one, call
     `hold(layer.weight, optimizer.settings.slots)` after every optimizer step.
 
     Parameters

@@ -282,12 +282,17 @@ def all_but_last(context: Context, total: int, scores: list[Array]) -> list[int]
     Raises
     ------
     ValueError
-        If the last layer alone has more than `total`.
+        If there is no other layer, or the last one alone has more than `total`.
     """
     *hidden, last = [s.size for s in scores]
     sizes = [target.size for target in context.targets[:-1]]
     rest = total - last
-    if rest < len(hidden) or not hidden:
+    if not hidden:
+        raise ValueError(
+            f"neurons prunes hidden layers, and {context.targets[-1].name!r} is the only layer: its neurons are the "
+            "outputs. Prune its weights (magnitude), or its inputs (group_lasso with groups=by_column)."
+        )
+    if rest < len(hidden):
         raise ValueError(
             f"{total} weights are to be left, but the last layer, {context.targets[-1].name!r}, keeps all its {last} "
             f"and {len(hidden)} others need some. Ask for a lower sparsity."

@@ -62,7 +62,7 @@ class Explored:
 
 @dataclass(frozen=True)
 class Record:
-    """One update, or one refresh of the patterns.
+    """One update, the way to the first sparsity, or one refresh of the patterns.
 
     Attributes
     ----------
@@ -127,7 +127,7 @@ class Report:
     step : int
     layers : tuple of LayerReport
     updates : int
-        How many there were; the way to the first sparsity is none.
+        How many there were; neither the way to the first sparsity nor a refresh of the patterns alone is one.
     pruning, refreshing : float
         Seconds spent so far on choosing weights, and on moving them and planning new patterns.
     """
@@ -199,14 +199,18 @@ def make_report(
     first: Sequence[Topology],
     explored: Sequence[Topology],
     history: Sequence[Record],
+    due: Sequence[int],
 ) -> Report:
-    """Return the report of a Sparsifier's present state."""
+    """Return the report of a Sparsifier's present state; `due` are the steps of updates."""
+    updates = sum(record.step in due for record in history)
+    if recipe.start is not None and 0 in due:
+        updates -= 1  # the way to the first sparsity is recorded at step 0 too
     layers = tuple(layer_report(t, f, e) for t, f, e in zip(targets, first, explored, strict=True))
     return Report(
         recipe.name,
         step,
         layers,
-        len(history) - (recipe.start is not None),
+        updates,
         sum(record.pruning for record in history),
         sum(record.refreshing for record in history),
     )

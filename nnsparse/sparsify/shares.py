@@ -19,6 +19,7 @@ from nnsparse.parameter import HELD
 from nnsparse.sparsify.context import Context
 
 Array = NDArray[Any]
+MOMENTA = "momentum", "exp_avg"  # the buffers of SGD and Adam
 # (context, total, the scores of each target's weights) -> weights of each target, `total` of them together
 Allocation: TypeAlias = Callable[[Context, int, list[Array]], list[int]]
 # context -> a number >= 0 for each target: in what proportion they get what grows
@@ -94,7 +95,7 @@ def momentum_share(context: Context) -> list[float]:
     Raises
     ------
     ValueError
-        If the optimizer keeps none.
+        If the optimizer keeps none, or a layer's is not finite.
 
     Notes
     -----
@@ -103,7 +104,7 @@ def momentum_share(context: Context) -> list[float]:
     shares: list[float] = []
     for target in context.targets:
         buffers = target.weight.buffers
-        momentum = buffers.get("momentum", buffers.get("exp_avg"))
+        momentum = next((buffers[name] for name in MOMENTA if name in buffers), None)
         if momentum is None:
             raise ValueError(
                 f"momentum_share: layer {target.name!r} has no momentum. Use SGD(..., momentum=0.9) or Adam, and make "
@@ -111,7 +112,13 @@ def momentum_share(context: Context) -> list[float]:
             )
         held = buffers.get(HELD)  # what is held at zero has no momentum either
         count = momentum.size if held is None else int(np.count_nonzero(held))
-        shares.append(float(np.abs(momentum).sum(dtype=np.float64)) / max(1, count))
+        share = float(np.abs(momentum).sum(dtype=np.float64)) / max(1, count)
+        if not np.isfinite(share):
+            raise ValueError(
+                f"momentum_share: the momentum of layer {target.name!r} is not finite. Is the loss? Look for inputs "
+                "that are NaN, lower the learning rate, or clip gradients."
+            )
+        shares.append(share)
     return shares
 
 

@@ -1,28 +1,31 @@
 """`Sparsifier`: runs a recipe beside a training, one call of `step` after each `optimizer.step`.
 
-What an update changes is worked out in `update`, how it is stored in `holding`, what is saved in `resume`.
+What an update changes is worked out in `update` and carried out in `rounds`; how it is stored is in `holding`, what is
+saved in `resume`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import Any, final
 
 import numpy as np
 
+from nnsparse.nn._state import remember
 from nnsparse.nn.module import Module
 from nnsparse.optim.optimizer import Optimizer, State
 from nnsparse.sparsify import checks, resume
 from nnsparse.sparsify.context import Batch, Context, LossFunction
 from nnsparse.sparsify.copies import REWIND, START, forget_copy, keep_copy, return_to_copy
 from nnsparse.sparsify.effects import Effect, harden
-from nnsparse.sparsify.holding import Crossover, alive_count, alive_topology, apply, compress, hold
+from nnsparse.sparsify.holding import Crossover, alive_count, alive_topology, compress, hold
 from nnsparse.sparsify.ownership import Claim
 from nnsparse.sparsify.recipe import Recipe
 from nnsparse.sparsify.report import Explored, Record, Report, Stopwatch, bare, make_report
+from nnsparse.sparsify.rounds import carry_out
 from nnsparse.sparsify.storage import Storage
-from nnsparse.sparsify.units import Weight
-from nnsparse.sparsify.update import changes_nothing, check_taps, propose, sparsities, total_count
+from nnsparse.sparsify.update import replaced_fraction
 from nnsparse.sparsify.when import check_count
 
 
@@ -63,7 +66,8 @@ class Sparsifier:
     targets : tuple of Target
         The layers that the recipe works on.
     history : list of Record
-        One for each update.
+        One for each update (two at step 0 if a recipe with a start has one there), and for each refresh of the patterns
+        between updates.
 
     Raises
     ------
@@ -109,6 +113,7 @@ class Sparsifier:
         self.total_steps, self.steps = total_steps, 0
         self.targets = checks.targets_of(model, optimizer, skip)
         checks.check_masks(recipe, self.targets)
+        checks.check_momentum(recipe, optimizer)
         self.history: list[Record] = []
         self._loss_fn, self._batches = checks.check_data(loss_fn, batches)
         self._seed = checks.seed_of(rng)
@@ -131,6 +136,7 @@ class Sparsifier:
         self._set_taps()
         own = [(target.name, target.layer) for target in self.targets]
         self._claim = Claim(own if recipe.rewind is None else model.named_modules())
+        self._claim.compress_abandoned(model, self.targets)
 
     # ------------------------------------------------------------ the training loop's side
 
@@ -143,7 +149,11 @@ class Sparsifier:
     def replaces_step(self) -> bool:
         """Whether that update is to take the place of `optimizer.step()`, as in RigL; the loop may follow or not."""
         recipe, step = self.recipe, self.steps + 1
-        return recipe.replaces_step and self.due and self._fraction(recipe, step) > 0.0
+        return (
+            recipe.replaces_step
+            and self.due
+            and replaced_fraction(recipe, step, self.total_steps) > 0.0
+        )
 
     def before_step(self) -> None:
         """Add what the recipe adds to gradients: after `backward`, before `optimizer.step`; most add nothing."""
@@ -153,6 +163,9 @@ class Sparsifier:
 
     def step(self) -> None:
         """Count a training step, keep held weights at zero, and make the update if one is due.
+
+        On an error the step does not count, and what an update had done until then is undone: whoever mends the cause
+        may call again.
 
         Raises
         ------
@@ -169,18 +182,20 @@ class Sparsifier:
             )
         for target in self.targets:
             hold(target.weight, self._slots)
+        undo = self._way_back()
         self.steps += 1
         try:
             self._after_step()
-        except Exception:
-            self.steps -= 1  # nothing was applied: whoever mends the cause may call again
+        except BaseException:
+            undo()
             raise
         self._set_taps()
 
     def report(self) -> Report:
         """Return the present state of the layers, and what the updates cost so far."""
         recipe, explored = self.recipe, [e.all() for e in self._explored]
-        return make_report(recipe, self.steps, self.targets, self._first, explored, self.history)
+        first, past = self._first, self.history
+        return make_report(recipe, self.steps, self.targets, first, explored, past, self._due)
 
     def state_dict(self) -> State:
         """Return what a later run needs to go on bit for bit, beside the states of model and optimizer."""
@@ -208,6 +223,21 @@ class Sparsifier:
 
     # ------------------------------------------------------------ what happens after a step
 
+    def _way_back(self) -> Callable[[], None]:
+        """Return what undoes the next `_after_step`: copies are kept where an update is made of parts that may fail."""
+        recipe, steps, n_records = self.recipe, self.steps, len(self.history)
+        explored = [copy(e) for e in self._explored]
+        parts = recipe.rounds > 1 or recipe.rewind is not None or self._effects(steps + 1)
+        undo = [remember(self.model), self.optimizer._remember()] if self.due and parts else []
+
+        def give_back() -> None:
+            self.steps, self._explored = steps, explored
+            del self.history[n_records:]
+            for part in undo:
+                part()
+
+        return give_back
+
     def _after_step(self) -> None:
         """Do all that follows training step `steps`: rewind copies, the effects, the update or the refresh."""
         recipe, step = self.recipe, self.steps
@@ -219,7 +249,11 @@ class Sparsifier:
         if step in self._due:
             self._update(recipe)
             if recipe.rewind is not None:
-                self._return()
+                return_to_copy(self.model.parameters(), REWIND, self.optimizer)
+                for target in self.targets:
+                    hold(target.weight)
+                if step == self._due[-1]:
+                    forget_copy(self.model.parameters(), REWIND)
         elif self._storage.refresh_every is not None and self._storage.refreshes(step):
             lap = Stopwatch()
             if self._storage.settle(self.targets, step):
@@ -233,56 +267,18 @@ class Sparsifier:
 
     def _update(self, recipe: Recipe) -> None:
         """Make one update of `recipe` at the present step, in as many rounds as it says."""
-        lap, seconds, grown = Stopwatch(), [0.0, 0.0], 0  # of choosing weights, of moving patterns
-        whole = not isinstance(recipe.unit, Weight)  # such units see stored weights only
-        for target in self.targets if whole else ():
-            compress(target)
-        seconds[True] += lap()
-        fraction = self._fraction(recipe, self.steps)
-        wanted = sparsities(recipe, self.steps, self.total_steps)
-        for number, sparsity in enumerate(wanted, 1):
-            context = self._context(self.steps)
-            total = total_count(context, sparsity)
-            if changes_nothing(context, recipe, total, fraction):
-                continue
-            if recipe.needs_taps:
-                check_taps(context, recipe)
-            changes = propose(context, recipe, total, fraction)
-            seconds[False] += lap()
-            compressing = whole or (number == len(wanted) and self._storage.refreshes(self.steps))
-            for target, change in zip(self.targets, changes, strict=True):
-                moved = apply(target, change, self._slots, compressing, self._storage.crossover)
-                seconds[moved] += lap()
-            grown += sum(change.n_grown for change in changes)
-            for explored, change in zip(self._explored, changes, strict=False):
-                explored.add(change.grown)
-        self._storage.settle(self.targets, self.steps)
-        self._record(grown, seconds[False], seconds[True] + lap())
-
-    def _return(self) -> None:
-        """Return to the weights kept for rewinding; after the last update they are needed no more."""
-        parameters = list(self.model.parameters())
-        return_to_copy(parameters, REWIND, self.optimizer)
-        for target in self.targets:
-            hold(target.weight)
-        if self.steps == self._due[-1]:
-            forget_copy(parameters, REWIND)
+        how = self.total_steps, self._storage, self._slots, self._explored
+        self._record(*carry_out(recipe, self._context(self.steps), *how))
 
     def _record(self, grown: int, choosing: float, moving: float) -> None:
         """Note what an update or a refresh did."""
         counts = tuple(alive_count(target) for target in self.targets)
         self.history.append(Record(self.steps, counts, grown, choosing, moving))
 
-    def _fraction(self, recipe: Recipe, step: int) -> float:
-        """Return which part of each layer an update after `step` replaces."""
-        if recipe.drop_fraction is None:
-            return 0.0
-        return recipe.drop_fraction(step / self.total_steps)
-
     def _effects(self, step: int) -> tuple[Effect, ...]:
         """Return what acts at training step `step`."""
         recipe = self.recipe
-        return recipe.effects if step <= recipe.effects_until * self.total_steps else ()
+        return recipe.effects if step <= round(recipe.effects_until * self.total_steps) else ()
 
     def _context(self, step: int) -> Context:
         taps = tuple(target.layer.taps or [] for target in self.targets)

@@ -1,4 +1,4 @@
-"""What is kept or dropped together: single weights, N of every M inputs, neurons, blocks, a constant fan-in.
+"""What is kept or dropped together: single weights, N of every M inputs, neurons, blocks; `fan_in` has another unit.
 
 A unit says which of a layer's k best stored weights stay. Scores come from `criteria` and `saliency`, k from `shares`;
 `update` applies the answer. Ties go to the lower canonical position, and a score of NaN counts as the smallest.
@@ -6,7 +6,6 @@ A unit says which of a layer's k best stored weights stay. Scores come from `cri
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from nnsparse.kernels import planning
 from nnsparse.kernels.groups import best_n_of_m
 from nnsparse.kernels.select import largest
+from nnsparse.sparsify.arguments import integer
 from nnsparse.sparsify.context import Target
 from nnsparse.topology import Topology
 
@@ -55,7 +55,7 @@ class Weight:
 
     def keep(self, target: Target, scores: Array, k: int) -> Mask:
         """Return the mask (nnz,) of the k largest scores; see `Unit`."""
-        return largest(*_checked("Weight", target, scores, k))
+        return largest(*checked("Weight", target, scores, k))
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,11 @@ class NofM:
     m: int
 
     def __post_init__(self) -> None:
-        n, m = _integer("NofM", "n", self.n), _integer("NofM", "m", self.m)
+        n, m = integer("NofM", "n", self.n), integer("NofM", "m", self.m)
         if not 1 <= n <= m:
             raise ValueError(f"NofM expects 1 <= n <= m, as in NofM(2, 4); got n={n}, m={m}.")
+        object.__setattr__(self, "n", n)
+        object.__setattr__(self, "m", m)
 
     def count(self, topology: Topology) -> int:
         """Return how many of a topology's positions stay."""
@@ -109,7 +111,7 @@ class NofM:
 
     def keep(self, target: Target, scores: Array, k: int) -> Mask:
         """Return the mask (nnz,) of the n best in every group; see `Unit`."""
-        scores, k = _checked(f"{self}", target, scores, k)
+        scores, k = checked(f"{self}", target, scores, k)
         kept = self.best(target.topology, scores)
         total = int(np.count_nonzero(kept))
         if k != total:
@@ -135,7 +137,7 @@ class Neuron:
 
     def keep(self, target: Target, scores: Array, k: int) -> Mask:
         """Return the mask (nnz,) of the rows that stay; see `Unit`."""
-        scores, k = _checked("Neuron", target, scores, k)
+        scores, k = checked("Neuron", target, scores, k)
         return _whole(target.topology.rows(), scores, k)
 
 
@@ -161,9 +163,11 @@ class Block:
     cols: int
 
     def __post_init__(self) -> None:
-        for name, number in (("rows", self.rows), ("cols", self.cols)):
-            if _integer("Block", name, number) < 1:
+        for name, given in (("rows", self.rows), ("cols", self.cols)):
+            number = integer("Block", name, given)
+            if number < 1:
                 raise ValueError(f"Block expects {name} >= 1; got {number}.")
+            object.__setattr__(self, name, number)
 
     def groups(self, topology: Topology) -> Array:
         """Return the number of each position's block, (nnz,), counted along the rows of blocks."""
@@ -174,67 +178,8 @@ class Block:
 
     def keep(self, target: Target, scores: Array, k: int) -> Mask:
         """Return the mask (nnz,) of the blocks that stay; see `Unit`."""
-        scores, k = _checked(f"{self}", target, scores, k)
+        scores, k = checked(f"{self}", target, scores, k)
         return _whole(self.groups(target.topology), scores, k)
-
-
-@dataclass(frozen=True)
-class ConstantFanIn:
-    """The same number of weights for every neuron that stays; neurons with too few salient ones go altogether.
-
-    The k best weights of the layer are its salient ones. With f = k // (neurons that have weights), a neuron with fewer
-    than max(1, ⌊min_salient · f⌋) of them is removed, and every other keeps its k // (neurons left) best weights, all
-    of them where it has no more. That is k weights, or fewer by what the division leaves or short rows lack.
-
-    Parameters
-    ----------
-    min_salient : float in [0, 1]
-        0 or little: a neuron stays while one salient weight is left.
-    uneven : bool
-        Keep just the salient weights of the neurons that stay, however many each has: for dynamic training, where
-        `fan_in.FanInGradient` then fills every neuron up to the same number, as SRigL does.
-
-    Raises
-    ------
-    ValueError
-        If min_salient is not in [0, 1].
-
-    Notes
-    -----
-    Cost: O(nnz log nnz).
-    Source: Lasby et al., Dynamic sparse training with structured sparsity (SRigL), 2023, sec. 3. Differences: salient
-    are only stored weights, not also the missing ones with the largest gradients; f is made from k, the number after
-    the drop, so that pruning from a dense layer works.
-    """
-
-    min_salient: float = 0.3
-    uneven: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.min_salient <= 1.0:
-            raise ValueError(
-                f"ConstantFanIn expects min_salient in [0, 1]; got {self.min_salient!r}."
-            )
-
-    def keep(self, target: Target, scores: Array, k: int) -> Mask:
-        """Return the mask (nnz,) of what stays; see `Unit`."""
-        scores, k = _checked("ConstantFanIn", target, scores, k)
-        salient = largest(scores, k)
-        if k == 0:
-            return salient
-        topology = target.topology
-        rows = topology.rows()
-        fan_in = k // int(np.count_nonzero(topology.row_counts()))
-        enough = max(1, int(self.min_salient * fan_in))
-        stays = np.bincount(rows[salient], minlength=topology.shape[0]) >= enough
-        if self.uneven:
-            return salient & stays[rows]
-        # Each neuron that stays has a salient weight, so there are k of them at most.
-        new_fan_in = k // int(np.count_nonzero(stays))
-        place = np.arange(topology.nnz) - topology.indptr[:-1][rows]
-        best = np.empty(topology.nnz, np.bool_)
-        best[np.lexsort((-scores, rows))] = place < new_fan_in  # NaN is sorted last
-        return best & stays[rows]
 
 
 # ---------------------------------------------------------------- choosing
@@ -275,14 +220,7 @@ def _whole(groups: Array, scores: Array, k: int) -> Mask:
 # ---------------------------------------------------------------- checks
 
 
-def _integer(who: str, name: str, number: Any) -> int:
-    try:
-        return operator.index(number)
-    except TypeError:
-        raise TypeError(f"{who} expects {name} as an integer; got {number!r}.") from None
-
-
-def _checked(who: str, target: Target, scores: ArrayLike, k: int) -> tuple[Array, int]:
+def checked(who: str, target: Target, scores: ArrayLike, k: int) -> tuple[Array, int]:
     """Return scores as a floating-point array (nnz,) and k as a Python int."""
     array, nnz = np.asarray(scores), target.nnz
     if array.shape != (nnz,) or array.dtype.kind not in "fiub":
@@ -290,7 +228,7 @@ def _checked(who: str, target: Target, scores: ArrayLike, k: int) -> tuple[Array
             f"{who}: layer {target.name!r} expects one score per stored weight, numbers of shape ({nnz},); got "
             f"{array.dtype} {array.shape}. Scores are in canonical order, stored weights only."
         )
-    number = _integer(who, "k", k)
+    number = integer(who, "k", k)
     if not 0 <= number <= nnz:
         raise ValueError(
             f"{who}: layer {target.name!r} has {nnz} weights; cannot keep k={number} of them."

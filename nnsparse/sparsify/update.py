@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 
 from nnsparse import tiles
 from nnsparse.allocation import apportion, exact_count
-from nnsparse.kernels.select import largest
 from nnsparse.parameter import storage
 from nnsparse.sparsify.context import Context, Target
-from nnsparse.sparsify.holding import Change, alive_count, alive_mask
+from nnsparse.sparsify.holding import Change, alive_count, alive_largest, alive_mask
 from nnsparse.sparsify.recipe import Recipe
 from nnsparse.sparsify.units import Mask, Weight, subset
 
@@ -56,6 +55,11 @@ def sparsities(recipe: Recipe, step: int, total_steps: int) -> list[float | None
     return [recipe.sparsity(way) for way in (*ways, end)]
 
 
+def replaced_fraction(recipe: Recipe, step: int, total_steps: int) -> float:
+    """Return which part of each layer an update after training step `step` replaces."""
+    return 0.0 if recipe.drop_fraction is None else recipe.drop_fraction(step / total_steps)
+
+
 def changes_nothing(context: Context, recipe: Recipe, total: int, fraction: float) -> bool:
     """Return whether an update to `total` weights is over before it begins.
 
@@ -79,6 +83,11 @@ def check_taps(context: Context, recipe: Recipe) -> None:
         Naming the layer.
     """
     for target, taps in zip(context.targets, context.taps, strict=True):
+        if not target.weight.requires_grad:
+            raise ValueError(
+                f"{recipe.name}: layer {target.name!r} has no gradient to grow by: its weight.requires_grad is False. "
+                f"Leave it out: skip=[{target.name!r}]."
+            )
         if not taps:
             raise ValueError(
                 f"{recipe.name}: layer {target.name!r} had no backward pass in step {context.step}, and growth needs "
@@ -210,9 +219,7 @@ def _keep(recipe: Recipe, target: Target, scores: Array, alive: Mask | None, k: 
     if alive is None:
         kept = recipe.unit.keep(target, scores, k)
     elif isinstance(recipe.unit, Weight):
-        # Only these compete: a weight whose score is NaN is still better than one that is not there.
-        kept = alive.copy()
-        kept[alive] = largest(scores[alive].astype(np.result_type(scores, np.float32)), k)
+        kept = alive_largest(target, scores.astype(np.result_type(scores, np.float32)), k)
     else:
         raise ValueError(f"{recipe.name}: {recipe.unit} needs compressed layers.")
     if kept.shape != (target.nnz,) or kept.dtype != np.bool_:

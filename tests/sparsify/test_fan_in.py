@@ -5,10 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnsparse import jit, nn
+from nnsparse import jit, nn, optim
+from nnsparse.sparsify import Sparsifier, prunable
 from nnsparse.sparsify.context import Context, targets
-from nnsparse.sparsify.fan_in import FanInGradient, fan_in_topology
-from nnsparse.sparsify.units import ConstantFanIn, subset
+from nnsparse.sparsify.dynamic import srigl
+from nnsparse.sparsify.fan_in import ConstantFanIn, FanInGradient, fan_in_topology
+from nnsparse.sparsify.units import subset
 from nnsparse.testing import to_tiles_reference
 from nnsparse.topology import Topology
 
@@ -159,3 +161,20 @@ def test_what_belongs_to_another_layer_is_refused_before_a_kernel_sees_it():
     for tap in ((x, d), (d, x[:, :, :8]), (d, x[:, :2])):
         with pytest.raises(ValueError, match=r"expects taps \(d, x\) of \(2, 3\) features"):
             FanInGradient()(Context(c.model, c.targets, taps=[[tap]]), 0, kept, 1)
+
+
+def test_a_full_layer_with_a_weak_output_goes_on_growing():
+    model = prunable(nn.mlp([24, 40, 6], rng=0))
+    model[2].weight.data[:40] *= 1e-3  # of the first output: none is salient
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    sparsifier = Sparsifier(model, optimizer, srigl(0.5, every=2), 10)
+    assert model[2].nnz == 240
+    x, y = np.random.default_rng(0).standard_normal((32, 24)), np.arange(32) % 6
+    for _ in range(10):
+        optimizer.zero_grad()
+        nn.CrossEntropyLoss()(model(x.astype(np.float32)), y).backward()
+        if not sparsifier.replaces_step:
+            optimizer.step()
+        sparsifier.step()
+    assert sparsifier.report().nnz == 600
+    assert model[2].nnz == 240

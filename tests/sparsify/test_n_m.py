@@ -5,7 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nnsparse import nn, optim
+from nnsparse.sparsify import Sparsifier, prunable
+from nnsparse.sparsify.dynamic import sr_ste
 from nnsparse.sparsify.n_m import n_m_topology, pack_2_4, unpack_2_4
+from nnsparse.sparsify.units import Block, NofM
 from nnsparse.topology import Topology
 
 
@@ -82,3 +86,13 @@ def test_other_patterns_are_refused_with_the_place():
         pack_2_4(Topology.full((1, 4)), np.ones(4))
     with pytest.raises(ValueError, match=r"one value per position, \(2,\); got \(3,\)"):
         pack_2_4(n_m_topology(np.ones((1, 4)), 2, 4), np.ones(3))
+
+
+def test_numpys_integers_will_do():
+    unit = NofM(np.int64(2), np.int64(4))
+    assert type(unit.n) is type(unit.m) is int
+    model = prunable(nn.mlp([8, 4], rng=0))
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    sparsifier = Sparsifier(model, optimizer, sr_ste(np.int64(2), np.int64(4)), 10)
+    assert sparsifier.targets[0].weight.buffers["forward"].sum() == 16
+    assert type(Block(np.int32(2), np.int32(3)).rows) is int

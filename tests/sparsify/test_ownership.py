@@ -146,3 +146,48 @@ def test_a_mask_of_the_forward_pass_that_nobody_would_renew_is_refused():
     for target in targets(model):
         harden(target)
     Sparsifier(model, optimizer, AGP, 40)
+
+
+# ---------------------------------------------------------------- what is left behind
+
+
+def interrupted():
+    model, optimizer = parts()
+    first = Sparsifier(model, optimizer, recipes.agp(0.9, every=4), 40, refresh_every=40)
+    train(model, optimizer, first, 20)
+    assert "held" in model[0].weight.buffers
+    return model, optimizer, first
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_what_an_interrupted_sparsifier_held_in_a_skipped_layer_stays_away(alive):
+    model, optimizer, first = interrupted()
+    nnz = first.report().layers[0].nnz
+    if not alive:
+        del first
+        gc.collect()
+    second = Sparsifier(model, optimizer, recipes.magnitude(0.95), 40, skip=["0"])
+    assert "held" not in model[0].weight.buffers
+    train(model, optimizer, second, 5)
+    assert model[0].nnz == np.count_nonzero(model[0].weight.data) == nnz
+
+
+def test_layers_of_a_sparsifier_that_goes_on_keep_their_form():
+    model, optimizer = parts()
+    first = Sparsifier(
+        model, optimizer, recipes.agp(0.9, every=4), 40, refresh_every=40, skip=["2"]
+    )
+    train(model, optimizer, first, 20)
+    Sparsifier(model, optimizer, recipes.magnitude(0.5), 40, skip=["0"])
+    assert "held" in model[0].weight.buffers
+    train(model, optimizer, first, 20)
+    assert first.report().nnz == 48
+
+
+def test_masks_that_no_effect_of_the_new_recipe_makes_are_refused():
+    model, optimizer = parts()
+    Sparsifier(model, optimizer, dynamic.sr_ste(), 40)
+    for recipe in (recipes.group_lasso(0.01), recipes.magnitude(0.5)):
+        with pytest.raises(ValueError, match="layer '0' still has the forward mask"):
+            Sparsifier(model, optimizer, recipe, 40)
+    Sparsifier(model, optimizer, dynamic.top_kast(0.5, every=5), 40)

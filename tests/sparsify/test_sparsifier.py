@@ -10,9 +10,10 @@ from nnsparse import nn, optim
 from nnsparse.plan import plans_built
 from nnsparse.schedule import constant, linear
 from nnsparse.sparsify import Crossover, Sparsifier, criteria, dynamic, prunable, recipes
+from nnsparse.sparsify.group_lasso import GroupLasso
 from nnsparse.sparsify.holding import alive_count, alive_topology
 from nnsparse.sparsify.recipe import Recipe
-from nnsparse.sparsify.when import Every
+from nnsparse.sparsify.when import At, Every
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((32, 24)).astype(np.float32)
@@ -451,10 +452,105 @@ def test_a_schedule_that_begins_below_the_models_sparsity_waits():
     assert counts[-1] == 60
 
 
-def test_momentum_share_without_momentum_is_refused_when_it_is_asked():
-    run = Run(dynamic.snfs(0.8, every=3), optimizer=lambda m: optim.SGD(m.parameters(), lr=0.1))
-    with pytest.raises(ValueError, match="has no momentum"):
-        run.train(3)
+def test_growth_by_momentum_is_refused_without_it_before_anything_changes():
+    model = net()
+    with pytest.raises(ValueError, match=r"snfs shares out .* momentum, and SGD keeps none"):
+        Run(
+            dynamic.snfs(0.8, every=3),
+            model=model,
+            optimizer=lambda m: optim.SGD(m.parameters(), lr=0.1),
+        )
+    assert model[0].nnz == 480
+
+
+def test_momentum_that_is_no_number_is_refused_where_it_is():
+    run = Run(dynamic.snfs(0.8, every=3)).train(2)
+    run.model[2].weight.buffers["momentum"][0] = np.nan
+    with pytest.raises(ValueError, match="the momentum of layer '2' is not finite"):
+        run.train(1)
+
+
+def test_a_frozen_layer_that_is_to_grow_is_to_be_skipped():
+    run = Run(dynamic.rigl(0.8, every=3)).train(1)
+    run.model[0].weight.requires_grad = False
+    with pytest.raises(ValueError, match=r"layer '0'.*requires_grad is False.*skip=\['0'\]"):
+        run.train(2)
+
+
+def test_neurons_of_a_model_without_hidden_layers_are_none():
+    model = prunable(nn.mlp([24, 6], rng=0))
+    with pytest.raises(ValueError, match="'0' is the only layer: its neurons are the outputs"):
+        Run(recipes.neurons(0.5), model=model).train(40)
+
+
+@pytest.mark.parametrize("total", [100, 103])
+def test_the_group_lasso_acts_until_the_step_of_its_update(total):
+    # 0.5 · 103 is 51.5: the update is at 52, and has to see what the proximal step of 52 leaves.
+    run = Run(recipes.group_lasso(0.02), total, optimizer=lambda m: optim.SGD(m.parameters(), 0.5))
+    run.train(total)
+    [record] = run.sparsifier.history
+    assert record.step == round(0.5 * total)
+    assert record.counts[0] < 0.6 * 480
+
+
+def test_a_schedule_whose_ends_are_equal_begins_where_it_ends():
+    # (1 - p) · 0.9 + p · 0.9 may be rounded, and 2.5 weights then to 2 or to 3.
+    model = prunable(nn.mlp([5, 5], rng=0))
+    recipe = recipes.agp(0.9, initial=0.9, every=1, end=1.0)
+    sparsifier = Sparsifier(model, sgd(model), recipe, 20)
+    assert sparsifier.report().nnz == model[0].nnz == 2
+
+
+class Failing:
+    """A criterion that fails when it is called for the n-th time, once."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def __call__(self, context):
+        self.n -= 1
+        if self.n == 0:
+            raise ValueError("mend me")
+        return criteria.magnitude(context)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe("r", None, linear(0.0, 0.9), At((0.25, 0.5)), rounds=5),
+        Recipe("r", None, linear(0.0, 0.9), At((0.25, 0.5)), effects=(GroupLasso(0.5),)),
+        Recipe("r", None, linear(0.0, 0.9), At((0.25, 0.5)), rewind=0.1),
+    ],
+    ids=["rounds", "effects", "rewind"],
+)
+def test_what_an_update_did_before_it_failed_is_undone(recipe):
+    sound = dataclasses.replace(recipe, criterion=criteria.magnitude)
+    fails = dataclasses.replace(recipe, criterion=Failing(4 if recipe.rounds > 1 else 1))
+    run, whole = Run(fails), Run(sound).train(40)
+    for _ in range(40):
+        loss = LOSS(run.model(X), Y)
+        run.optimizer.zero_grad()
+        loss.backward()
+        run.optimizer.step()
+        before, steps = run.weights(), run.sparsifier.steps
+        try:
+            run.sparsifier.step()
+        except ValueError:
+            assert run.sparsifier.steps == steps
+            for a, b in zip(before, run.weights(), strict=True):
+                np.testing.assert_array_equal(a, b)
+            run.sparsifier.step()
+    assert run.sparsifier.recipe.criterion.n < 0  # it did fail
+    same(run, whole)
+    for ours, theirs in zip(run.sparsifier.history, whole.sparsifier.history, strict=True):
+        assert (ours.step, ours.counts) == (theirs.step, theirs.counts)
+    assert run.sparsifier.report().layers == whole.sparsifier.report().layers
+
+
+def test_the_report_counts_updates_without_refreshes_and_without_the_start():
+    run = Run(recipes.agp(0.9, every=10, end=0.8), refresh_every=3).train(40)
+    assert [record.step for record in run.sparsifier.history] == [0, 10, 12, 20, 21, 30]
+    assert run.sparsifier.report().updates == 4
 
 
 @pytest.mark.parametrize(

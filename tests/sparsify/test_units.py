@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from nnsparse import nn
 from nnsparse.sparsify.context import Target
-from nnsparse.sparsify.units import Block, ConstantFanIn, Neuron, NofM, Weight, subset
+from nnsparse.sparsify.fan_in import ConstantFanIn
+from nnsparse.sparsify.units import Block, Neuron, NofM, Weight, subset
 from nnsparse.testing import random_topology
 from nnsparse.topology import Topology
 
@@ -157,9 +158,21 @@ def test_constant_fan_in_gives_each_neuron_the_same_number():
 def test_neurons_with_too_few_salient_weights_go_and_the_others_share_what_they_had():
     # As above, but two salient weights are needed: rows 2 and 3 have one each, so 8 // 2 = 4 for rows 0 and 1.
     assert kept(ConstantFanIn(1.0), SCORES, 8) == [[1, 1, 1, 1], [1, 1, 1, 1], [0] * 4, [0] * 4]
-    # Only the salient ones for growth to fill up.
-    expected = [[1, 1, 1, 0], [1, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
-    assert kept(ConstantFanIn(1.0, uneven=True), SCORES, 8) == expected
+    # Only the salient ones for growth to fill up, where two rows have room for all 16.
+    wide = Topology.from_dense([[1] * 4 + [0] * 4] * 4)
+    mask = ConstantFanIn(1.0, uneven=True).keep(target(wide), np.ravel(SCORES), 8)
+    assert mask.reshape(4, 4).tolist() == [[1, 1, 1, 0], [1, 1, 1, 0], [0] * 4, [0] * 4]
+
+
+def test_neurons_come_back_while_the_others_lack_room_for_what_grows():
+    unit = ConstantFanIn(1.0, uneven=True)
+    # Six inputs, 16 weights: three rows are needed. Rows 2 and 3 have one salient weight each, row 2 the larger one.
+    six = Topology.from_dense([[1] * 4 + [0] * 2] * 4)
+    mask = unit.keep(target(six), np.ravel(SCORES), 8)
+    assert mask.reshape(4, 4).tolist() == [[1, 1, 1, 0], [1, 1, 1, 0], [1, 0, 0, 0], [0] * 4]
+    # A full layer needs all of them; row 3, without a salient weight, keeps its best one.
+    expected = [[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]]
+    assert kept(unit, SCORES, 6) == expected
     # Row 3 has no salient weight among the six best: 6 // 3.
     expected = [[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]
     assert kept(ConstantFanIn(0.0), SCORES, 6) == expected
