@@ -148,8 +148,6 @@ class Keeper:
         own, theirs = dict(self._settings), state["run"]["settings"]
         if own["learning_rate"] == (state["optimizer"] or {"state": {}})["state"].get("lr"):
             own["learning_rate"] = theirs.get("learning_rate")  # this very run, in the same process
-        if loop.loader.part[0] != 0:  # the other processes may leave these to the first one
-            own.update({name: theirs.get(name) for name in ("callbacks", "validation")})
         if lines := differ(own, theirs):
             raise ValueError(
                 f"{path} holds another run: "
