@@ -62,7 +62,7 @@ def report(result: Result) -> str:
 def accuracies(result: Result) -> str:
     """Return the table of ours, and of what others have published."""
     found, short = cells(result), shortened(result)
-    columns = sorted({sparsity for _, sparsity in found})
+    columns = sorted({sparsity for name, sparsity in found if name in result["methods"]})
     missed = set() if short else {(g.who, g.sparsity) for g in goals(result) if not g.met}
 
     def cell(name: str, sparsity: float) -> str:

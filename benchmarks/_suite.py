@@ -205,7 +205,7 @@ PARTS: Mapping[str, Entry] = {
     "wide": Entry(
         wide.PART,
         "cost against width, up to ten million neurons: 13 GB; --only wide",
-        {"wide": wide.Settings()},
+        {"wide": wide.Settings(), "wide-64": wide.Settings(batch=64)},
         {"wide": wide.Settings(neurons=(10_000, 100_000), steps=3)},
         always=False,
     ),

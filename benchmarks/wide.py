@@ -41,7 +41,7 @@ class Settings:
     neurons: tuple[int, ...] = (100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)
     hidden: int = 3
     inputs: int = 10
-    batch: int = 64
+    batch: int = 32
     warm: int = 2
     steps: int = 5
     updates: tuple[str, ...] = UPDATES

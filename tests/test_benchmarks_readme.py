@@ -81,7 +81,8 @@ def test_the_readmes_plot_is_that_of_the_committed_crossover() -> None:
 
 
 def test_committed_results_are_small() -> None:
-    assert [path.name for path in RESULTS if path.stat().st_size > 100_000] == []
+    # The largest has 213 runs of the accuracy table.
+    assert [path.name for path in RESULTS if path.stat().st_size > 150_000] == []
 
 
 def test_other_rivals_are_shown_at_the_smallest_size_only() -> None:

@@ -512,7 +512,9 @@ def test_threads_repeats_and_rivals_reach_the_parts() -> None:
     assert found["multicore"].settings.threads == (1, 3)
     assert found["kernels-1024"].settings.threads == 3
     has_none = {name for name, job in found.items() if not hasattr(job.settings, "repeats")}
-    assert has_none == {"learning", "text", "resume", "estimators", "wide", "fuzz", "soak"}
+    assert has_none == {
+        "learning", "text", "resume", "estimators", "wide", "wide-64", "fuzz", "soak",
+    }  # fmt: skip
     assert all(job.settings.repeats == 4 for name, job in found.items() if name not in has_none)
     assert found["learning"].settings.rivals == ("nnsparse", "numpy")
     assert found["training"].settings.rivals == ("nnsparse", "numpy")
