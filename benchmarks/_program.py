@@ -112,10 +112,10 @@ def run(
     chosen = settings(given)
     if plot_path and plot_path.suffix.lower() not in PLOTS:
         p.error(f"--plot draws .png, .svg or .pdf; got {plot_path.name!r}")
-    if plot_path and not can_plot():
-        p.error("--plot needs matplotlib: pip install 'nnsparse[plot]'")
     if plot_path and part.no_plot(chosen):
         p.error(f"--plot {part.no_plot(chosen)}")
+    if plot_path and not can_plot():
+        p.error("--plot needs matplotlib: pip install 'nnsparse[plot]'")
     if pin:
         _machine.pin(pin(chosen))
     try:
