@@ -32,8 +32,8 @@ def job(comm: Communicator | None = None, *, threads: int | None = None) -> Iter
     An exception that leaves the block on one rank is written to stderr, with that rank's number and traceback, and ends
     all ranks; nobody is left waiting. `sys.exit` is one, with code 0 too: it ends all ranks at once, whatever they are
     doing, with that code, for they may be waiting for this one. A rank that has nothing left to do leaves the block
-    without. SIGTERM, which mpirun sends on Ctrl-C and batch systems before a time limit, is
-    taken as Ctrl-C: `train.fit` returns after the step under way. With one rank, all of this is left to Python.
+    without. SIGTERM, which mpirun sends on Ctrl-C and batch systems before a time limit, is taken as Ctrl-C:
+    `train.fit` returns after the step under way. With one rank, all of this is left to Python.
 
     Parameters
     ----------
@@ -136,9 +136,8 @@ def stop_together(comm: Communicator) -> Iterator[None]:
             yield
     except StoppedError:
         raise
-    except (
-        BaseException
-    ) as error:  # from here on SIGTERM, another rank's doing, ends this one without a word
+    except BaseException as error:
+        # From here on SIGTERM, another rank's doing, ends this one without a word.
         code = error.code if isinstance(error, SystemExit) else 1
         time.sleep(_GRACE if comm.Get_rank() else 0.0)
         _tell(comm, error)

@@ -59,14 +59,11 @@ def random(context: Context) -> list[Array]:
     The numbers come from a child of `context.rng(index)`, so that random growth, which draws from the generator
     itself, does not repeat what decided the drop.
     """
-    scores = []
-    for index, target in enumerate(context.targets):
+    scores = [np.zeros(target.nnz) for target in context.targets]
+    for index, (target, score) in enumerate(zip(context.targets, scores, strict=True)):
         alive = alive_mask(target)
         drawn = context.rng(index).spawn(1)[0].random(alive_count(target))
-        scores.append(drawn)
-        if alive is not None:
-            scores[-1] = np.zeros(target.nnz)
-            scores[-1][alive] = drawn
+        score[slice(None) if alive is None else alive] = drawn
     return scores
 
 

@@ -106,9 +106,8 @@ class ConstantFanIn:
         enough = max(1, int(self.min_salient * fan_in))
         counts = np.bincount(rows[salient], minlength=topology.shape[0])
         stays = counts >= enough
-        place = np.empty(
-            topology.nnz, np.int64
-        )  # of each weight in its row, 0 for the best; NaN is sorted last
+        # The place of each weight in its row, 0 for the best; NaN is sorted last.
+        place = np.empty(topology.nnz, np.int64)
         place[np.lexsort((-scores, rows))] = np.arange(topology.nnz) - topology.indptr[:-1][rows]
         if self.uneven:
             best = np.flatnonzero(place == 0)

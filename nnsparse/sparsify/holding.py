@@ -110,7 +110,7 @@ def alive_largest(target: Target, scores: Array, k: int) -> Mask:
     """
     alive = alive_mask(target)
     if alive is None:
-        alive = np.ones(scores.shape, np.bool_)
+        return largest(scores, k)
     chosen: Mask = alive.copy()
     chosen[alive] = largest(scores[alive], k)
     return chosen
@@ -181,7 +181,7 @@ def expand(target: Target) -> None:
 
 
 def masks_of(model: Module) -> dict[str, Array]:
-    """Return what is not seen or held at zero in a model, in canonical order, by kind and parameter."""
+    """Return the forward and held masks of a model, "kind.parameter" -> (nnz,) in canonical order, 0 where it hides."""
     return {
         f"{kind}.{name}": p.canonical(p.buffers[kind])
         for name, p in model.named_parameters()

@@ -116,7 +116,7 @@ def data_of(loader: DataLoader) -> dict[str, Any]:
 
 
 def content_of(x: Any, y: Array, weights: Array | None = None) -> str:
-    """Return a checksum of all targets and weights of samples, and of some rows."""
+    """Return a checksum of all targets (n,) or (n, n_targets), of all weights (n,), and of some rows of X (n, n_in)."""
     rows, n = rows_of(x), len(y)
     some = np.unique(np.linspace(0, n - 1, min(n, _ROWS)).astype(np.int64))
     digest = hashlib.sha256(np.ascontiguousarray(y).tobytes())
